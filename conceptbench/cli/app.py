@@ -1,0 +1,47 @@
+"""The entry point: errors that the user caused are three lines and an exit code, never a traceback."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+import typer
+
+from conceptbench.cli import listing, plan, report, run, show
+from conceptbench.core.errors import EXIT_BUG, ConceptBenchError
+
+app = typer.Typer(
+    name="conceptbench", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="How well was a concept erased from a text-to-image model, what else was damaged, and what did it cost?",
+)  # fmt: skip
+app.command("list")(listing.list_names)
+app.command("show")(show.show)
+app.command("plan")(plan.plan)
+app.command("run")(run.run)
+app.command("report")(report.report)
+
+
+def main() -> None:
+    """Runs the command line and exits."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    else:
+        warnings.simplefilter("ignore")
+    try:
+        app()
+    except ConceptBenchError as error:
+        if debug:
+            raise
+        print(f"error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"  {error.hint}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from error
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        raise SystemExit(130) from None
+    except Exception as error:
+        if debug:
+            raise
+        print(f"this is a bug in conceptbench: {error!r}\n  run again with --debug for the traceback", file=sys.stderr)
+        raise SystemExit(EXIT_BUG) from error

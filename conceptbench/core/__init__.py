@@ -1,0 +1,1 @@
+"""The part of ConceptBench without torch: schemas, registry, errors, results, statistics, atomic files."""

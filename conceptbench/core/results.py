@@ -1,0 +1,153 @@
+"""Estimates and result rows: a result row is a leaderboard CSV row."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from conceptbench.core.statistics import Interval, mean_interval, paired_difference, rate_interval
+
+
+class Estimate(BaseModel):
+    """A number that says how sure it is.
+
+    Attributes:
+        value: None if it is undefined; then ``reason`` says why.
+        low, high, kind: the 95 % interval and its method; None with a reason in ``kind`` where there is none.
+        planned, scored, failed: images.
+        clusters: distinct prompts.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    kind: str = ""
+    planned: int
+    scored: int
+    failed: int
+    clusters: int
+    unit: str
+    better: str
+    reason: str = ""
+
+    @classmethod
+    def of(cls, values: Sequence[float | None], clusters: Sequence[str], *, planned: int, rate: bool, unit: str, better: str) -> Estimate:
+        """The mean of the values that exist, with an interval by prompt.
+
+        Args:
+            values: one an image; None where scoring failed.
+            clusters: the prompt of each.
+            planned: images that the plan has for this group.
+            rate: whether values are 0/1.
+            unit, better: copied.
+        """
+        kept = [(v, c) for v, c in zip(values, clusters, strict=True) if v is not None]
+        counts = {"planned": planned, "scored": len(kept), "failed": len(values) - len(kept), "clusters": len({c for _, c in kept}), "unit": unit, "better": better}
+        if not kept:
+            return cls(value=None, reason="no image was scored", **counts)
+        numbers, labels = [v for v, _ in kept], [c for _, c in kept]
+        interval = (rate_interval if rate else mean_interval)(numbers, labels)
+        mean = sum(numbers) / len(numbers)
+        if interval is None:
+            return cls(value=mean, kind="none: one prompt only", **counts)
+        return cls(value=mean, low=interval.low, high=interval.high, kind=interval.kind, **counts)
+
+
+class Difference(BaseModel):
+    """A paired difference to the base: same condition, same noise."""
+
+    model_config = ConfigDict(frozen=True)
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+    @classmethod
+    def of(cls, erased: Sequence[float | None], base: Sequence[float | None], clusters: Sequence[str], *, rate: bool) -> Difference:
+        """Erased minus base over the pairs in which both were scored."""
+        pairs = [(e, b, c) for e, b, c in zip(erased, base, clusters, strict=True) if e is not None and b is not None]
+        if not pairs:
+            return cls(value=None)
+        interval: Interval | None
+        value, interval = paired_difference([p[0] for p in pairs], [p[1] for p in pairs], [p[2] for p in pairs], rate=rate)
+        return cls(value=value, low=interval.low if interval else None, high=interval.high if interval else None)
+
+
+class ResultRow(BaseModel):
+    """One number with all that is needed to compare it. The field order is the CSV's column order.
+
+    ``concept`` is ``*`` in a row over all concepts of the role. ``eraser`` holds name and variant (``esd-x``); the unmodified
+    model is ``base``. ``status`` is ``ok``, ``partial``, ``limited`` or ``failed``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    suite: str
+    suite_version: str
+    task: str
+    role: Literal["target", "retained"]
+    concept: str
+    base: str
+    eraser: str
+    preset: str
+    metric: str
+    protocol: str
+    better: str
+    unit: str
+    value: float | None
+    ci_low: float | None
+    ci_high: float | None
+    ci_kind: str
+    n_planned: int
+    n_scored: int
+    n_failed: int
+    clusters: int
+    base_value: float | None
+    delta: float | None
+    delta_low: float | None
+    delta_high: float | None
+    train_seed: int | None
+    status: str
+    reason: str = ""
+    suite_sha256: str = ""
+    base_sha256: str = ""
+    erasure_sha256: str = ""
+    judge_sha256: str = ""
+    plugin_sha256: str = ""
+    environment: str = ""
+    hardware: str = ""
+    erase_seconds: float | None = None
+    peak_memory_mb: float | None = None
+    network_evaluations: int | None = None
+    size_bytes: int | None = None
+
+
+TIMED_FIELDS = ("environment", "hardware", "erase_seconds", "peak_memory_mb")
+"""What a rerun may change; canonical results are results without them."""
+COLUMNS = tuple(ResultRow.model_fields)
+
+
+def _cell(value: object) -> str:
+    """A CSV cell. Texts that a spreadsheet would run as a formula get a quote in front."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return format(value, ".6g")
+    text = str(value)
+    return f"'{text}" if text[:1] in ("=", "+", "@", "-", "\t", "\r") else text
+
+
+def to_csv(rows: Sequence[ResultRow]) -> str:
+    """The rows as CSV with a header; numbers with six significant digits."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        writer.writerow([_cell(getattr(row, c)) for c in COLUMNS])
+    return out.getvalue()

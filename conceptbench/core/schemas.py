@@ -1,0 +1,162 @@
+"""What people write in manifests: concepts, prompt rows, tasks, suites. All strict: an unknown key is an error."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Kind = Literal["identity", "object", "style", "explicit"]
+Split = Literal["development", "heldout"]
+Role = Literal["target", "retained"]
+
+
+class Strict(BaseModel):
+    """Frozen, and every unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Concept(Strict):
+    """A thing to erase or to keep.
+
+    Attributes:
+        name: unique within its manifest.
+        kind: identity, object, style or explicit.
+        subcategory: e.g. person, franchise, animal, brand, food.
+        phrases: how prompts say it; the first is the usual one.
+        templates: prompts around a phrase, with ``{}`` for it; used to erase, never to evaluate.
+        anchor: what a targeted eraser maps it to.
+        neighbours: names of concepts that are close to it.
+        labels: what a classifying judge may answer for it, as ``head/label``.
+    """
+
+    name: str
+    kind: Kind
+    subcategory: str = ""
+    phrases: tuple[str, ...] = Field(min_length=1)
+    templates: tuple[str, ...] = ("{}",)
+    anchor: str = ""
+    neighbours: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+
+    @field_validator("templates")
+    @classmethod
+    def _has_a_slot(cls, templates: tuple[str, ...]) -> tuple[str, ...]:
+        for template in templates:
+            if template.count("{}") != 1:
+                raise ValueError(f"template {template!r} needs exactly one {{}}")
+        return templates
+
+    def texts(self, limit: int | None = None) -> list[str]:
+        """Every phrase in every template, in order."""
+        every = [template.format(phrase) for phrase in self.phrases for template in self.templates]
+        return every[:limit]
+
+
+class PromptRow(Strict):
+    """One row of a prompt set.
+
+    Attributes:
+        prompt_id: unique in the set.
+        text: the prompt.
+        concept: name of the concept that it is about.
+        split: ``development`` prompts are for tuning, ``heldout`` ones for results.
+        seed: fixed noise seed, else derived from suite seed, prompt_id and image number.
+        guidance, negative: override the sampler's for this row.
+        content: the prompt without its style or artist.
+    """
+
+    prompt_id: str
+    text: str
+    concept: str
+    split: Split = "heldout"
+    seed: int | None = None
+    guidance: float | None = None
+    negative: str | None = None
+    content: str = ""
+
+
+class Sampler(Strict):
+    """How images are drawn from a model: part of every image's key.
+
+    Attributes:
+        scheduler: ``ddim``, ``ddpm``, ``pndm``, ``euler``, ``dpm++`` or ``unipc``.
+        steps: network steps.
+        guidance: classifier-free guidance scale; 1 turns it off.
+        size: pixels a side, or None for the base's own.
+    """
+
+    scheduler: Literal["ddim", "ddpm", "pndm", "euler", "dpm++", "unipc"] = "ddim"
+    steps: int = Field(default=50, ge=1, le=1000)
+    guidance: float = Field(default=7.5, ge=0)
+    size: int | None = Field(default=None, ge=8)
+
+
+class PromptSource(Strict):
+    """Which prompts a task uses: a set's name and a split."""
+
+    set: str
+    split: Split = "heldout"
+
+
+class Task(Strict):
+    """What one erasure must remove and must leave alone. There is one erasure per eraser and task."""
+
+    id: str
+    targets: tuple[str, ...] = Field(min_length=1)
+    retained: tuple[str, ...] = ()
+    anchors: dict[str, str] = {}
+    prompts: PromptSource
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> Task:
+        both = sorted(set(self.targets) & set(self.retained))
+        if both:
+            raise ValueError(f"both target and retained: {', '.join(both)}")
+        strangers = sorted(set(self.anchors) - set(self.targets))
+        if strangers:
+            raise ValueError(f"anchors for what is no target: {', '.join(strangers)}")
+        return self
+
+
+class MetricSpec(Strict):
+    """A metric of a suite: its registered name, the judge it asks, and its options."""
+
+    metric: str
+    judge: str | None = None
+    options: dict[str, Any] = {}
+
+
+class Headline(Strict):
+    """The two numbers that the leaderboard leads with: ids of an erasing and a keeping metric."""
+
+    erased: str
+    kept: str
+
+
+class Suite(Strict):
+    """A versioned evaluation: base, sampler, tasks, metrics and the usual line-up of erasers."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    version: str = Field(pattern=r"^\d+\.\d+$")
+    title: str
+    description: str = ""
+    base: str
+    sampler: Sampler
+    seed: int = Field(ge=0)
+    images_per_prompt: int = Field(default=1, ge=1)
+    concepts: str
+    tasks: tuple[Task, ...] = Field(min_length=1)
+    metrics: tuple[MetricSpec, ...] = Field(min_length=1)
+    erasers: tuple[str, ...] = ()
+    headline: Headline
+
+    @field_validator("tasks")
+    @classmethod
+    def _unique_ids(cls, tasks: tuple[Task, ...]) -> tuple[Task, ...]:
+        ids = [t.id for t in tasks]
+        twice = sorted({i for i in ids if ids.count(i) > 1})
+        if twice:
+            raise ValueError(f"task ids used twice: {', '.join(twice)}")
+        return tasks

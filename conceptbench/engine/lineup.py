@@ -1,0 +1,122 @@
+"""Who runs: turns ``esd-x:paper`` or ``my_method.py:MyEraser`` into a class, its options and the hash of its source."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from conceptbench.core.errors import UserInputError, nearest, unknown_name
+from conceptbench.core.files import key_of
+from conceptbench.core.manifests import read_yaml
+from conceptbench.core.registry import ERASERS, source_hash
+from conceptbench.models.eraser import Eraser, EraserConfig
+
+DEFAULT_PRESET = "default"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One eraser of a line-up.
+
+    Attributes:
+        label: name and variant, the row's ``eraser``: ``esd-x``.
+        preset: name of the preset, the row's ``preset``; ``default`` where the eraser has none.
+        eraser: the class.
+        config: its options.
+        source_sha256: of the plugin's source and what it shares with others.
+    """
+
+    label: str
+    preset: str
+    eraser: type[Eraser[Any]]
+    config: EraserConfig
+    source_sha256: str
+
+    @property
+    def spec(self) -> str:
+        """``label:preset``."""
+        return f"{self.label}:{self.preset}"
+
+
+def presets_of(name: str) -> dict[str, dict[str, Any]]:
+    """The presets that ship for an eraser: preset -> ``source`` and family -> options."""
+    path = Path(str(files("conceptbench.erasers"))) / "presets" / f"{name}.yaml"
+    return dict(read_yaml(path)) if path.is_file() else {}
+
+
+def _split_name(label: str) -> tuple[str, str]:
+    """``esd-x`` to (``esd``, ``x``): the longest registered name that the label begins with."""
+    known = ERASERS.names()
+    fitting = [n for n in known if label == n or label.startswith(f"{n}-")]
+    if not fitting:
+        everything = [*known, *(f"{n}-{v}" for n in known for v in ERASERS.load(n).variants if v)]
+        raise unknown_name("eraser", label, everything, "conceptbench list erasers")
+    name = max(fitting, key=len)
+    return name, label[len(name) + 1 :]
+
+
+def _resolve_file(spec: str) -> str | None:
+    """Registers ``file.py`` or ``file.py:Class`` (and ``:preset`` after it) and returns the rest of the spec."""
+    if ".py" not in spec:
+        return None
+    path, _, rest = spec.partition(".py")
+    attribute, _, preset = rest.lstrip(":").partition(":")
+    name = ERASERS.add_file(Path(f"{path}.py"), attribute or None)
+    return f"{name}:{preset}" if preset else name
+
+
+@functools.cache
+def shared_source_hash() -> str:
+    """The hash of the code that all erasers run on; part of every erasure's key."""
+    folders = [files("conceptbench.erasers") / "shared", files("conceptbench.models")]
+    sources = sorted((str(p.name), p.read_text(encoding="utf-8")) for folder in folders for p in folder.iterdir() if p.name.endswith(".py"))
+    return key_of(sources)
+
+
+def config_for(eraser: type[Eraser[Any]], variant: str, preset: str, family: str) -> EraserConfig:
+    """Options of an eraser: the preset's for all families, the family's, then the variant's.
+
+    Raises:
+        UserInputError: there is no such preset or variant, or a value is not allowed.
+    """
+    if variant not in eraser.variants and not (variant == "" and eraser.variants):
+        raise unknown_name(f"variant of {eraser.name}", variant, eraser.variants)
+    presets = presets_of(eraser.name)
+    if preset != DEFAULT_PRESET and preset not in presets:
+        raise unknown_name(f"preset of {eraser.name}", preset, presets or [DEFAULT_PRESET])
+    values = presets.get(preset, {})
+    chosen = variant or next(iter(eraser.variants))
+    options = {**values.get("all", {}), **values.get(family, {}), **eraser.variants[chosen], **values.get("variants", {}).get(chosen, {})}
+    try:
+        return eraser.Config.model_validate(options)
+    except ValidationError as error:
+        lines = []
+        for item in error.errors():
+            close = nearest(str(item["loc"][-1]), eraser.Config.model_fields)
+            lines.append(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" + (f"; did you mean {close!r}?" if close else ""))
+        raise UserInputError(f"options of {eraser.name}:{preset}: " + "; ".join(lines)) from error
+
+
+def resolve(spec: str, *, family: str, tier: str) -> Entry:
+    """An entry from its spec: ``name[-variant][:preset]`` or ``file.py[:Class[:preset]]``.
+
+    Args:
+        spec: what the user or the suite wrote.
+        family: of the base; presets differ by it.
+        tier: the base's; ``mini`` bases use the preset ``mini`` unless told otherwise, others ``paper``.
+    """
+    label, _, preset = (_resolve_file(spec) or spec).partition(":")
+    name, variant = _split_name(label)
+    eraser: type[Eraser[Any]] = ERASERS.load(name)
+    if not preset:
+        preset = tier if tier in presets_of(name) else DEFAULT_PRESET
+    config = config_for(eraser, variant, preset, family)
+    if family not in eraser.supports.families:
+        raise UserInputError(f"{label} cannot erase from family {family!r}", f"it supports: {', '.join(eraser.supports.families)}")
+    chosen = variant or next(iter(eraser.variants))
+    return Entry(f"{name}-{chosen}" if chosen else name, preset, eraser, config, source_hash([eraser]))

@@ -1,0 +1,137 @@
+"""The plan: every image, erasure and judgement of a run with its key, before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from conceptbench.core.errors import UserInputError
+from conceptbench.core.files import key_of
+from conceptbench.core.manifests import prompts_for, task_concepts
+from conceptbench.core.schemas import Concept, Role, Sampler, Split, Suite, Task
+from conceptbench.core.seeds import image_seed
+from conceptbench.engine.lineup import Entry, shared_source_hash
+from conceptbench.models.base import BaseInfo
+from conceptbench.models.conditions import Condition
+
+BATCH = 32
+BASE = "base"
+
+
+def library_versions() -> dict[str, str]:
+    """major.minor of the libraries that shape images."""
+    return {name: ".".join(version(name).split(".")[:2]) for name in ("torch", "diffusers")}
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """One image of a task, for any model: what it shows, for whom it counts and its noise."""
+
+    task: str
+    concept: str
+    role: Role
+    prompt_id: str
+    number: int
+    condition: Condition
+    seed: int
+    sampler: Sampler
+
+    def key(self, info: BaseInfo, model: str) -> str:
+        """The content key of this image under a model: the hash of an erasure's weights, or ``base``."""
+        return key_of({
+            "what": "image", "base": info.components, "model": model, "text": self.condition.text, "negative": self.condition.negative,
+            "seed": self.seed, "sampler": self.sampler, "versions": library_versions(),
+        })  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EraseUnit:
+    """One erasure to make: an entry of the line-up for a task."""
+
+    entry: Entry
+    task: Task
+    key: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All work of a run.
+
+    Attributes:
+        suite, entries: what is carried out.
+        images: task -> its images, targets first.
+        erasures: one unit an entry and task.
+        limited: prompts a concept if ``--limit`` was given.
+    """
+
+    suite: Suite
+    info: BaseInfo
+    entries: tuple[Entry, ...]
+    images: dict[str, tuple[ImageSpec, ...]]
+    erasures: tuple[EraseUnit, ...]
+    limited: int | None = None
+
+    def distinct_base_images(self) -> list[ImageSpec]:
+        """Images of the unmodified model, each once, whichever tasks ask for it."""
+        by_key = {s.key(self.info, BASE): s for specs in self.images.values() for s in specs}
+        return list(by_key.values())
+
+
+def request_of(task: Task, concepts: dict[str, Concept], sampler: Sampler, seed: int) -> dict[str, object]:
+    """What an erasure's key knows of its request: the concepts in full, so that an edited phrase makes a new erasure."""
+    return {
+        "targets": [concepts[n] for n in task.targets],
+        "retained": [concepts[n] for n in task.retained],
+        "sampler": sampler,
+        "seed": seed,
+    }
+
+
+def images_of(suite: Suite, task: Task, limit: int | None) -> Iterator[ImageSpec]:
+    """The images of a task in the order of their prompts, targets first."""
+    roles: tuple[tuple[Role, tuple[str, ...]], ...] = (("target", task.targets), ("retained", task.retained))
+    for role, names in roles:
+        if not names:
+            continue
+        rows = prompts_for(task.prompts.set, task.prompts.split, list(names))
+        for name in names:
+            for row in [r for r in rows if r.concept == name][:limit]:
+                sampler = suite.sampler if row.guidance is None else suite.sampler.model_copy(update={"guidance": row.guidance})
+                for number in range(suite.images_per_prompt):
+                    seed = image_seed(suite.seed, row.prompt_id, number, task.prompts.split) if row.seed is None else row.seed + number
+                    yield ImageSpec(task.id, name, role, row.prompt_id, number, Condition(row.text, row.negative or ""), seed, sampler)
+
+
+def make_plan(suite: Suite, info: BaseInfo, entries: list[Entry], *, limit: int | None = None, train_seed: int = 0, split: Split | None = None) -> Plan:
+    """Plans a run.
+
+    Args:
+        suite: what to measure.
+        info: the base's identity.
+        entries: the line-up.
+        limit: prompts a concept; None for all.
+        train_seed: of the erasers.
+        split: run on this split's prompts instead of the suite's.
+
+    Raises:
+        UserInputError: an eraser cannot do what a task asks.
+    """
+    if split is not None:
+        tasks = tuple(t.model_copy(update={"prompts": t.prompts.model_copy(update={"split": split})}) for t in suite.tasks)
+        suite = suite.model_copy(update={"tasks": tasks})
+    units = []
+    for entry in entries:
+        if entry.eraser.supports.needs_cfg and suite.sampler.guidance == 1:
+            raise UserInputError(f"{entry.label} needs classifier-free guidance, and suite {suite.name!r} samples with guidance 1")
+        for task in suite.tasks:
+            if len(task.targets) > 1 and not entry.eraser.supports.multi:
+                raise UserInputError(f"{entry.label} erases one target at a time, and task {task.id!r} has {len(task.targets)}")
+            request = request_of(task, task_concepts(suite, task), suite.sampler, train_seed)
+            key = key_of({
+                "what": "erasure", "base": info.components, "eraser": entry.label, "config": entry.config, "source": entry.source_sha256,
+                "shared": shared_source_hash(), "request": request, "versions": library_versions(),
+            })  # fmt: skip
+            units.append(EraseUnit(entry, task, key))
+    images = {t.id: tuple(images_of(suite, t, limit)) for t in suite.tasks}
+    return Plan(suite, info, tuple(entries), images, tuple(units), limit)

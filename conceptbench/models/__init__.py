@@ -1,0 +1,1 @@
+"""Torch: families and bases, erasures applied to them, sampling, attention sites."""

@@ -1,0 +1,104 @@
+"""The contract of an eraser: a frozen config and one method that turns a base and a request into an erasure."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from conceptbench.core.schemas import Concept, Sampler, Strict
+from conceptbench.models.base import Base
+from conceptbench.models.erasure import Erasure
+
+
+class EraserConfig(Strict):
+    """Base of every eraser's options: frozen, unknown keys are errors."""
+
+
+@dataclass(frozen=True)
+class Supports:
+    """What an eraser can do; checked when a run is planned, before anything starts.
+
+    Attributes:
+        families: bases that it can edit.
+        multi: several targets at once.
+        iterative: starting from another erasure.
+        restore: taking one concept back.
+        recover: bringing a concept back with a hidden artefact.
+        needs_cfg: it works only with guidance other than 1.
+    """
+
+    families: tuple[str, ...] = ("sd1", "sd2", "sdxl")
+    multi: bool = True
+    iterative: bool = False
+    restore: bool = False
+    recover: bool = False
+    needs_cfg: bool = False
+
+
+@dataclass(frozen=True)
+class EraseRequest:
+    """What to erase, and what to leave alone.
+
+    Attributes:
+        targets, retained: concepts; a target's anchor is in the concept.
+        sampler: how the suite samples, for erasers that denoise while they train.
+        start: an erasure to go on from, or None.
+        seed: of every draw.
+    """
+
+    targets: tuple[Concept, ...]
+    retained: tuple[Concept, ...]
+    sampler: Sampler
+    start: Erasure | None = None
+    seed: int = 0
+
+
+class Context(Protocol):
+    """What the harness gives an eraser besides the base."""
+
+    @property
+    def generator(self) -> torch.Generator:
+        """The seeded CPU generator for every draw of the eraser."""
+        ...
+
+    def images(self, concept: Concept, n: int) -> NDArray[np.uint8]:
+        """n images (n, H, W, 3) of a concept from the base, made once and kept in the store."""
+        ...
+
+    def progress(self, step: int, total: int, loss: float, **values: float) -> None:
+        """Reports a training step; the values become the report's training curves."""
+        ...
+
+
+Config = TypeVar("Config", bound=EraserConfig)
+
+
+class Eraser(ABC, Generic[Config]):
+    """A method. One file; presets are data beside it.
+
+    Attributes:
+        name: registered name.
+        summary: one line.
+        reference: the paper.
+        Config: its options.
+        variants: variant -> overrides of the options; the first is the default. ``{"": {}}`` for a method without variants.
+        supports: what it can do.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    reference: ClassVar[str] = ""
+    Config: ClassVar[type[EraserConfig]] = EraserConfig
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({"": MappingProxyType({})})
+    supports: ClassVar[Supports] = Supports()
+
+    @abstractmethod
+    def erase(self, base: Base, request: EraseRequest, config: Config, ctx: Context) -> Erasure:
+        """Makes the erasure. The base must be as it was on return."""

@@ -1,0 +1,185 @@
+"""The checkpoint that an eraser yields: tagged changes of weights, a runtime, artefacts; applied to a base and taken off again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from conceptbench.core.errors import StoreError, UserInputError, unknown_name
+from conceptbench.core.files import atomic_path, canonical_json, key_of
+from conceptbench.core.registry import RUNTIMES
+from conceptbench.models.base import Base
+from conceptbench.models.families import hash_tensors
+from conceptbench.models.runtime import Runtime
+
+ChangeKind = Literal["additive", "low-rank", "replacement", "mask"]
+TEXT_COMPONENTS = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+
+
+@dataclass(frozen=True)
+class Change:
+    """One tagged change of one component.
+
+    Attributes:
+        component: e.g. ``unet`` or ``text_encoder``.
+        kind: ``additive``: W + D; ``low-rank``: W + B A (tensors ``name::A`` (r, in...) and ``name::B`` (out, r));
+            ``replacement``: D instead of W; ``mask``: W * D.
+        tensors: by parameter name; float32.
+        concept: the concept that it erases, if it can be taken back alone; None for all together.
+    """
+
+    component: str
+    kind: ChangeKind
+    tensors: dict[str, Tensor]
+    concept: str | None = None
+
+    def value(self, name: str, weight: Tensor) -> Tensor:
+        """The changed value of one parameter, computed in float32 and cast to the weight's dtype."""
+        w = weight.float()
+        if self.kind == "low-rank":
+            w = w + (self.tensors[f"{name}::B"].to(w) @ self.tensors[f"{name}::A"].to(w).flatten(1)).view_as(w)
+        else:
+            d = self.tensors[name].to(w)
+            w = w + d if self.kind == "additive" else w * d if self.kind == "mask" else d
+        return w.to(weight.dtype)
+
+    def names(self) -> list[str]:
+        """The parameters that it changes."""
+        return list(dict.fromkeys(n.split("::")[0] for n in self.tensors))
+
+
+@dataclass(frozen=True)
+class RuntimeSpec:
+    """A runtime as data: its registered name and options."""
+
+    name: str
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Erasure:
+    """What an eraser yields.
+
+    Attributes:
+        changes: applied in order; later ones see the earlier ones' result.
+        runtime: what to do while sampling.
+        artefacts: public tensors, e.g. inverted tokens.
+        hidden: tensors that leave the store with no export, e.g. KPOP's prompt.
+        meta: base hash, eraser, config, seeds, curve, cost.
+    """
+
+    changes: list[Change] = field(default_factory=list)
+    runtime: RuntimeSpec | None = None
+    artefacts: dict[str, Tensor] = field(default_factory=dict)
+    hidden: dict[str, Tensor] = field(default_factory=dict)
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def additive(cls, before: dict[str, Tensor], after: dict[str, Tensor], component: str = "unet", concept: str | None = None) -> Erasure:
+        """The difference of two sets of values; tensors that did not change are left out."""
+        deltas = {n: (after[n].detach().float() - before[n].detach().float()).cpu() for n in after}
+        return cls([Change(component, "additive", {n: d for n, d in deltas.items() if bool(d.any())}, concept)])
+
+    def concepts(self) -> list[str]:
+        """Concepts that can be applied or left out one by one."""
+        return list(dict.fromkeys(c.concept for c in self.changes if c.concept is not None))
+
+    def weights_hash(self) -> str:
+        """The hash of all that shapes images: changes, runtime and artefacts; not the recipe and not the cost."""
+        parts = [[c.component, c.kind, c.concept, hash_tensors(c.tensors)] for c in self.changes]
+        runtime = None if self.runtime is None else [self.runtime.name, self.runtime.config]
+        return key_of({"changes": parts, "runtime": runtime, "artefacts": hash_tensors(self.artefacts), "hidden": hash_tensors(self.hidden)})
+
+    def size_bytes(self) -> int:
+        """Bytes of the changed tensors."""
+        return sum(t.nbytes for c in self.changes for t in c.tensors.values())
+
+    @contextmanager
+    def applied(self, base: Base, concepts: Sequence[str] | None = None) -> Iterator[Base]:
+        """The base with the erasure, restored bit for bit on leaving.
+
+        Args:
+            base: it is changed in place.
+            concepts: apply only these concepts' changes; None for all.
+        """
+        for concept in concepts or ():
+            if concept not in self.concepts():
+                raise unknown_name("concept of this erasure", concept, self.concepts())
+        chosen = [c for c in self.changes if concepts is None or c.concept is None or c.concept in concepts]
+        touches_text = any(c.component in TEXT_COMPONENTS for c in chosen)
+        modules, old, old_runtime = base.modules(), {}, base.runtime
+        try:
+            if touches_text:
+                base.forget_encoded()
+            for change in chosen:
+                if change.component not in modules:
+                    raise UserInputError(f"the erasure changes {change.component!r}, which this base has not", f"it has: {', '.join(modules)}")
+                parameters = dict(modules[change.component].named_parameters())
+                for name in change.names():
+                    if name not in parameters:
+                        raise UserInputError(f"the erasure changes {change.component}.{name}, which this base has not", "it was made for another base")
+                    parameter = parameters[name]
+                    old.setdefault((change.component, name), (parameter, parameter.data))
+                    parameter.data = change.value(name, parameter.data)
+            if self.runtime is not None:
+                kind: type[Runtime] = RUNTIMES.load(self.runtime.name)
+                base.runtime = kind(self.runtime.config, {**self.artefacts, **self.hidden})
+            yield base
+        finally:
+            for parameter, data in old.values():
+                parameter.data = data
+            base.runtime = old_runtime
+            if touches_text:
+                base.forget_encoded()
+
+    # -- files -------------------------------------------------------------------------------------------------------
+    def save(self, path: Path) -> None:
+        """Writes one safetensors file: tensors, and everything else as JSON in its header."""
+        tensors: dict[str, Tensor] = {}
+        for i, change in enumerate(self.changes):
+            tensors.update({f"change/{i}/{n}": t.contiguous() for n, t in change.tensors.items()})
+        tensors.update({f"artefact/{n}": t.contiguous() for n, t in self.artefacts.items()})
+        tensors.update({f"hidden/{n}": t.contiguous() for n, t in self.hidden.items()})
+        header = {
+            "format": "conceptbench-erasure-1",
+            "changes": [{"component": c.component, "kind": c.kind, "concept": c.concept} for c in self.changes],
+            "runtime": None if self.runtime is None else {"name": self.runtime.name, "config": self.runtime.config},
+            "meta": self.meta,
+        }
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, metadata={"conceptbench": canonical_json(header)})
+
+    @classmethod
+    def load(cls, path: Path) -> Erasure:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            StoreError: the file is damaged or no erasure.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                header = json.loads((file.metadata() or {})["conceptbench"])
+                tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 - not a mapping
+        except (OSError, KeyError, ValueError, SafetensorError) as error:
+            raise StoreError(f"{path} is not a readable erasure: {error}", "delete it; the next run makes it again") from error
+
+        def under(prefix: str) -> dict[str, Tensor]:
+            return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
+
+        changes = [Change(c["component"], c["kind"], under(f"change/{i}/"), c["concept"]) for i, c in enumerate(header["changes"])]
+        runtime = RuntimeSpec(**header["runtime"]) if header["runtime"] else None
+        return cls(changes, runtime, under("artefact/"), under("hidden/"), header["meta"])
+
+
+def values_of(parameters: dict[str, torch.nn.Parameter]) -> dict[str, Tensor]:
+    """Copies of the parameters' values, detached."""
+    return {n: p.detach().clone() for n, p in parameters.items()}

@@ -1,0 +1,157 @@
+"""The families of bases that diffusers pipelines come in, and loading them from a folder or a hub id."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from conceptbench.core.errors import MissingWeightsError, UserInputError, unknown_name
+from conceptbench.core.files import key_of
+from conceptbench.core.registry import BASES
+from conceptbench.models.base import Base, BaseInfo
+from conceptbench.models.conditions import Encoded
+
+
+def find_phrase(ids: list[int], phrase: list[int]) -> list[int]:
+    """Positions of the last occurrence of a run of ids; empty if there is none."""
+    for start in range(len(ids) - len(phrase), -1, -1):
+        if phrase and ids[start : start + len(phrase)] == phrase:
+            return list(range(start, start + len(phrase)))
+    return []
+
+
+def _ids(tokenizer: Any, texts: list[str]) -> Tensor:
+    out = tokenizer(texts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt")
+    return out.input_ids  # type: ignore[no-any-return]
+
+
+class StableDiffusionBase(Base):
+    """Stable Diffusion 1.x and 2.x: one CLIP text encoder whose last normalised states condition the UNet."""
+
+    def _encode_texts(self, texts: list[str]) -> Encoded:
+        encoder = self.pipeline.text_encoder
+        ids = _ids(self.pipeline.tokenizer, texts).to(encoder.device)
+        return Encoded(encoder(ids).last_hidden_state)
+
+    def tokenize(self, text: str) -> list[int]:
+        return [int(i) for i in _ids(self.pipeline.tokenizer, [text])[0]]
+
+    def token_positions(self, text: str, phrase: str) -> list[int]:
+        wanted = self.pipeline.tokenizer(phrase, add_special_tokens=False).input_ids
+        return find_phrase(self.tokenize(text), list(wanted))
+
+
+class StableDiffusionXLBase(StableDiffusionBase):
+    """Stable Diffusion XL: two encoders' penultimate states side by side, a pooled embedding and size ids."""
+
+    def _encode_texts(self, texts: list[str]) -> Encoded:
+        states, pooled = [], None
+        for tokenizer, encoder in ((self.pipeline.tokenizer, self.pipeline.text_encoder), (self.pipeline.tokenizer_2, self.pipeline.text_encoder_2)):
+            out = encoder(_ids(tokenizer, texts).to(encoder.device), output_hidden_states=True)
+            states.append(out.hidden_states[-2])
+            pooled = out[0]  # of the second encoder, projected
+        assert pooled is not None
+        size = float(self.unet.config.sample_size * self.factor)
+        time_ids = torch.tensor([[size, size, 0.0, 0.0, size, size]]).expand(len(texts), 6)
+        if self.pipeline.config.force_zeros_for_empty_prompt:
+            empty = torch.tensor([t == "" for t in texts], device=pooled.device)
+            states = [s.masked_fill(empty[:, None, None], 0) for s in states]
+            pooled = pooled.masked_fill(empty[:, None], 0)
+        return Encoded(torch.cat(states, -1), pooled, time_ids.to(pooled))
+
+    def _extra(self, encoded: Encoded) -> dict[str, Any]:
+        return {"added_cond_kwargs": {"text_embeds": encoded.pooled, "time_ids": encoded.time_ids}}
+
+
+def hash_tensors(tensors: dict[str, Tensor]) -> str:
+    """sha256 over names, dtypes, shapes and bytes, in name order."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.view(torch.uint8).numpy().data if tensor.dim() else bytes(tensor.reshape(1).view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+def component_hashes(pipeline: Any) -> dict[str, str]:
+    """Content hashes of everything in a pipeline that shapes its images."""
+    hashes = {k: hash_tensors(v.state_dict()) for k, v in pipeline.components.items() if isinstance(v, nn.Module)}
+    for name, part in pipeline.components.items():
+        if name.startswith("tokenizer") and part is not None:
+            hashes[name] = key_of({"vocabulary": part.get_vocab(), "length": int(min(part.model_max_length, 10**6))})
+        elif name == "scheduler":
+            hashes[name] = key_of({k: v for k, v in part.config.items() if not k.startswith("_")})
+    return hashes
+
+
+def family_of(pipeline: Any) -> str:
+    """``sd1``, ``sd2`` or ``sdxl`` from a pipeline's structure.
+
+    Raises:
+        UserInputError: it is none of them.
+    """
+    if hasattr(pipeline, "text_encoder_2") and hasattr(pipeline, "unet"):
+        return "sdxl"
+    if not hasattr(pipeline, "unet") or not hasattr(pipeline, "text_encoder"):
+        raise UserInputError(f"{type(pipeline).__name__} is of no family that ConceptBench knows", "families: sd1, sd2, sdxl")
+    return "sd2" if pipeline.unet.config.use_linear_projection else "sd1"
+
+
+def base_from_pipeline(pipeline: Any, id: str, *, revision: str = "", tier: str = "paper") -> Base:
+    """Wraps a loaded diffusers pipeline; a safety checker is taken off and that is noted."""
+    notes: tuple[str, ...] = ()
+    if getattr(pipeline, "safety_checker", None) is not None:
+        pipeline.safety_checker = None
+        notes = ("the safety checker is off: it would black out images and bias every score",)
+    info = BaseInfo(id, family_of(pipeline), revision, component_hashes(pipeline), notes, tier)
+    kind = StableDiffusionXLBase if info.family == "sdxl" else StableDiffusionBase
+    return kind(info, pipeline)
+
+
+def load_pipeline(path_or_id: str, *, dtype: torch.dtype = torch.float32, revision: str | None = None) -> Any:
+    """Any diffusers text-to-image folder or hub id, as a pipeline, silently.
+
+    Raises:
+        MissingWeightsError: it is neither a folder nor in the local hub cache while offline.
+    """
+    import diffusers
+    import transformers
+
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
+    extra: dict[str, Any] = {"revision": revision} if revision else {}
+    try:
+        pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(
+            path_or_id, torch_dtype=dtype, local_files_only=offline or Path(path_or_id).is_dir(), **extra
+        )  # fmt: skip
+    except (OSError, ValueError) as error:
+        hint = "give a folder with model_index.json, or download it: huggingface-cli download " + path_or_id
+        raise MissingWeightsError(f"cannot load the base {path_or_id!r}: {error}", hint) from error
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def load_base(name: str, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Base:
+    """A base by registered name, by folder, or by hub id (``owner/name``, ``owner/name@revision``).
+
+    Raises:
+        UserInputError: it is none of these (with the nearest registered name).
+        MissingWeightsError: it cannot be loaded.
+    """
+    if name in BASES.names():
+        base: Base = BASES.load(name)()
+    elif Path(name).is_dir():
+        base = base_from_pipeline(load_pipeline(name, dtype=dtype), Path(name).resolve().name)
+    elif "/" in name:
+        identity, _, revision = name.partition("@")
+        base = base_from_pipeline(load_pipeline(identity, dtype=dtype, revision=revision or None), identity, revision=revision)
+    else:
+        raise unknown_name("base", name, BASES.names(), "or give a diffusers folder, or a hub id owner/name")
+    base.pipeline.to(device)
+    return base

@@ -1,0 +1,34 @@
+"""Negative prompt: guide away from the target's name while sampling. Changes no weight."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from conceptbench.models.base import Base
+from conceptbench.models.eraser import Context, Eraser, EraserConfig, EraseRequest, Supports
+from conceptbench.models.erasure import Erasure, RuntimeSpec
+
+
+class NegativePromptConfig(EraserConfig):
+    """Options.
+
+    Attributes:
+        separator: between several targets' phrases.
+    """
+
+    separator: str = ", "
+
+
+class NegativePrompt(Eraser[NegativePromptConfig]):
+    """The phrases of all targets take the place of the empty prompt in classifier-free guidance (Ho & Salimans 2022)."""
+
+    name = "negative-prompt"
+    summary = "the target's name in place of the empty prompt; no weight changes"
+    reference = "Ho & Salimans 2022, arXiv:2207.12598"
+    Config: ClassVar[type[EraserConfig]] = NegativePromptConfig
+    supports = Supports(needs_cfg=True)
+
+    def erase(self, base: Base, request: EraseRequest, config: NegativePromptConfig, ctx: Context) -> Erasure:
+        """Names the targets to the runtime."""
+        text = config.separator.join(phrase for concept in request.targets for phrase in concept.phrases)
+        return Erasure(runtime=RuntimeSpec("negative-prompt", {"text": text}))

@@ -1,0 +1,1 @@
+"""What erasers have in common: the training loop, trajectories of latents, and spans of tokens."""

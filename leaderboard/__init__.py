@@ -1,0 +1,1 @@
+"""Published figures, table specifications and the leaderboard's files."""

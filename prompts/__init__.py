@@ -1,0 +1,1 @@
+"""Data only: concept manifests, prompt sets and suites."""
