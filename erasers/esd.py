@@ -50,9 +50,14 @@ class ESD(Eraser[ESDConfig]):
     summary = "trains the model's prediction for the concept to its negative guidance"
     reference = "Gandikota et al. 2023, arXiv:2303.07345"
     Config: ClassVar[type[EraserConfig]] = ESDConfig
-    variants = MappingProxyType({
-        "x": {"parameters": "xattn"}, "u": {"parameters": "noxattn"}, "strict": {"parameters": "kv"}, "full": {"parameters": "full"},
-    })  # fmt: skip
+    variants = MappingProxyType(
+        {
+            "x": {"parameters": "xattn"},
+            "u": {"parameters": "noxattn"},
+            "strict": {"parameters": "kv"},
+            "full": {"parameters": "full"},
+        }
+    )
 
     def erase(self, base: Base, request: EraseRequest, config: ESDConfig, ctx: Context) -> Erasure:
         """Trains the chosen parameters; several targets take turns at random."""

@@ -51,7 +51,9 @@ def closed_form(weight: Tensor, erase: Tensor, guide: Tensor, keep: Tensor, *, r
         erase: (n, d) rows c.
         guide: (n, d) rows g, one for each c.
         keep: (m, d) rows p.
-        ridge, erase_scale, preserve_scale: lambda, a_e and a_p.
+        ridge: lambda.
+        erase_scale: a_e.
+        preserve_scale: a_p.
 
     Returns:
         (out, d) W', computed in float64.

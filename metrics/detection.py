@@ -38,7 +38,13 @@ class ExposureRate(Metric):
     config: ExposureRate.Config
 
     def _labels(self, concept: Concept) -> list[int]:
-        return [names.index(n) for head, names in self.judge.labels.items() for label in concept.labels for h, _, n in [label.partition("/")] if h == head and n in names]
+        return [
+            names.index(n)
+            for head, names in self.judge.labels.items()
+            for label in concept.labels
+            for h, _, n in [label.partition("/")]
+            if h == head and n in names
+        ]
 
     @property
     def id(self) -> str:

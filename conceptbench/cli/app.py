@@ -11,9 +11,13 @@ from conceptbench.cli import listing, plan, report, run, show
 from conceptbench.core.errors import EXIT_BUG, ConceptBenchError
 
 app = typer.Typer(
-    name="conceptbench", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    name="conceptbench",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     help="How well was a concept erased from a text-to-image model, what else was damaged, and what did it cost?",
-)  # fmt: skip
+)
 app.command("list")(listing.list_names)
 app.command("show")(show.show)
 app.command("plan")(plan.plan)

@@ -13,11 +13,15 @@ if TYPE_CHECKING:
     from conceptbench.models.base import Base
 
 Suite = Annotated[str, typer.Argument(help="A suite's name or a YAML file.")]
-Erasers = Annotated[list[str] | None, typer.Option("--eraser", "-e", help="NAME[-VARIANT][:PRESET] or FILE.py[:Class]; repeat for more. Default: the suite's line-up.")]
+Erasers = Annotated[
+    list[str] | None, typer.Option("--eraser", "-e", help="NAME[-VARIANT][:PRESET] or FILE.py[:Class]; repeat for more. Default: the suite's line-up.")
+]
 BaseName = Annotated[str | None, typer.Option("--base", help="Another base: a name, a diffusers folder or a hub id.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only so many prompts a concept; the run is marked limited.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the erasers.")]
-StorePath = Annotated[Path | None, typer.Option("--store", help="Where erasures and images are kept. Default: $CONCEPTBENCH_STORE, else ~/.cache/conceptbench.")]
+StorePath = Annotated[
+    Path | None, typer.Option("--store", help="Where erasures and images are kept. Default: $CONCEPTBENCH_STORE, else ~/.cache/conceptbench.")
+]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 ...")]
 Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file with erasers of yours to register; repeat for more.")]
 Dev = Annotated[bool, typer.Option("--development", help="Use the development prompts and seeds, for tuning a method.")]
@@ -44,7 +48,15 @@ def check_device(name: str) -> None:
 
 
 def planned(
-    suite_name: str, erasers: list[str] | None, base_name: str | None, limit: int | None, seed: int, device: str, plugins: list[Path] | None, *, development: bool
+    suite_name: str,
+    erasers: list[str] | None,
+    base_name: str | None,
+    limit: int | None,
+    seed: int,
+    device: str,
+    plugins: list[Path] | None,
+    *,
+    development: bool,
 ) -> tuple[Base, Plan]:
     """What ``plan`` and ``run`` both begin with: names checked before anything is loaded, then the base and the plan."""
     from conceptbench.core.manifests import load_suite

@@ -86,6 +86,14 @@ def _print_table(rows: list, erased: str, kept: str) -> None:  # type: ignore[ty
     for head in ("task", "eraser", f"{erased} (target)", f"{kept} (retained)", "nothing (target)", "nothing (retained)", "CLIP (target)", "CLIP (retained)"):
         table.add_column(head, no_wrap=True)
     for task, eraser in dict.fromkeys((r.task, r.eraser) for r in rows):
-        table.add_row(task, eraser, cell(task, eraser, erased, "target"), cell(task, eraser, kept, "retained"), cell(task, eraser, "nothing", "target"),
-                      cell(task, eraser, "nothing", "retained"), cell(task, eraser, "clip_score", "target"), cell(task, eraser, "clip_score", "retained"))  # fmt: skip
+        table.add_row(
+            task,
+            eraser,
+            cell(task, eraser, erased, "target"),
+            cell(task, eraser, kept, "retained"),
+            cell(task, eraser, "nothing", "target"),
+            cell(task, eraser, "nothing", "retained"),
+            cell(task, eraser, "clip_score", "target"),
+            cell(task, eraser, "clip_score", "retained"),
+        )
     Console(width=None if sys.stdout.isatty() else 150).print(table)

@@ -39,9 +39,15 @@ def _eraser(name: str) -> str:
     eraser = ERASERS.load(name)
     defaults = {k: f.default for k, f in eraser.Config.model_fields.items()}
     card = {
-        "name": eraser.name, "summary": eraser.summary, "reference": eraser.reference, "variants": [v for v in eraser.variants if v], "supports": {**vars(eraser.supports)},
-        "options": defaults, "presets": presets_of(name), "from": ERASERS.origin(name),
-    }  # fmt: skip
+        "name": eraser.name,
+        "summary": eraser.summary,
+        "reference": eraser.reference,
+        "variants": [v for v in eraser.variants if v],
+        "supports": {**vars(eraser.supports)},
+        "options": defaults,
+        "presets": presets_of(name),
+        "from": ERASERS.origin(name),
+    }
     return yaml.safe_dump(json.loads(json.dumps(card)), sort_keys=False, width=120).rstrip()
 
 
@@ -50,7 +56,8 @@ def _metric(name: str) -> str:
 
     metric = METRICS.load(name)
     options = ", ".join(f"{k}={f.default}" for k, f in metric.Config.model_fields.items()) or "none"
-    return f"{name}: {metric.summary}\njudge: {metric.role}\nunit: {metric.unit}\noptions: {options}\n\n{(metric.__doc__ or '').strip()}\nfrom: {METRICS.origin(name)}"
+    about = (metric.__doc__ or "").strip()
+    return f"{name}: {metric.summary}\njudge: {metric.role}\nunit: {metric.unit}\noptions: {options}\n\n{about}\nfrom: {METRICS.origin(name)}"
 
 
 def _judge(name: str) -> str:
@@ -58,7 +65,9 @@ def _judge(name: str) -> str:
 
     card = JUDGES.load(name)().card
     heads = "\n".join(f"  {h}: {', '.join(names)}" for h, names in card.labels.items())
-    return f"{card.id}: {card.role}\nsha256: {card.sha256}\nsource: {card.source}\nlicence: {card.licence}\npreprocessing: {card.preprocessing}" + (f"\nlabels:\n{heads}" if heads else "")
+    return f"{card.id}: {card.role}\nsha256: {card.sha256}\nsource: {card.source}\nlicence: {card.licence}\npreprocessing: {card.preprocessing}" + (
+        f"\nlabels:\n{heads}" if heads else ""
+    )
 
 
 def _concept(name: str) -> str:

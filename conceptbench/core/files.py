@@ -82,5 +82,5 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text atomically, with ``\\n`` line ends."""
+    """Writes UTF-8 text atomically; line ends are written as they are."""
     write_bytes(path, text.encode())

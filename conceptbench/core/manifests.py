@@ -93,7 +93,9 @@ def parse(model: type[Model], value: Any, path: Path) -> Model:
                 close = nearest(str(item["loc"][-1]), _fields_at(model, item["loc"]))
                 message = "unknown key" + (f"; did you mean {close!r}?" if close else "")
             problems.append(f"{path.name}{f':{line}' if line else ''}: {where}: {message} (got {str(item.get('input'))[:60]!r})")
-        raise UserInputError(f"{len(problems)} problem(s) in {path.name}:\n  " + "\n  ".join(problems), "`conceptbench show suite mini` prints a valid suite") from error
+        raise UserInputError(
+            f"{len(problems)} problem(s) in {path.name}:\n  " + "\n  ".join(problems), "`conceptbench show suite mini` prints a valid suite"
+        ) from error
 
 
 @functools.cache

@@ -1,8 +1,8 @@
 """Finding plugins by name: entry points, and the user's own files.
 
-    >>> ERASERS.names()            # what is installed, without importing it
-    >>> ERASERS.load("esd")        # the class
-    >>> ERASERS.add_file(Path("my_method.py"), "MyEraser")
+>>> ERASERS.names()            # what is installed, without importing it
+>>> ERASERS.load("esd")        # the class
+>>> ERASERS.add_file(Path("my_method.py"), "MyEraser")
 """
 
 from __future__ import annotations

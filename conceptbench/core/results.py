@@ -45,10 +45,18 @@ class Estimate(BaseModel):
             clusters: the prompt of each.
             planned: images that the plan has for this group.
             rate: whether values are 0/1.
-            unit, better: copied.
+            unit: of the value.
+            better: direction that is good.
         """
         kept = [(v, c) for v, c in zip(values, clusters, strict=True) if v is not None]
-        counts = {"planned": planned, "scored": len(kept), "failed": len(values) - len(kept), "clusters": len({c for _, c in kept}), "unit": unit, "better": better}
+        counts = {
+            "planned": planned,
+            "scored": len(kept),
+            "failed": len(values) - len(kept),
+            "clusters": len({c for _, c in kept}),
+            "unit": unit,
+            "better": better,
+        }
         if not kept:
             return cls(value=None, reason="no image was scored", **counts)
         numbers, labels = [v for v, _ in kept], [c for _, c in kept]

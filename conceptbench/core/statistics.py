@@ -52,7 +52,8 @@ def cluster_sums(values: ArrayLike, clusters: ArrayLike) -> tuple[NDArray[np.flo
     """Sum and count of the values of each cluster. values: (N,) floats; clusters: (N,) labels of any type."""
     x = np.asarray(values, np.float64)
     _, index = np.unique(np.asarray(clusters), return_inverse=True)
-    return np.bincount(index, weights=x), np.bincount(index).astype(np.float64)
+    sums: NDArray[np.float64] = np.bincount(index, weights=x).astype(np.float64)
+    return sums, np.bincount(index).astype(np.float64)
 
 
 def cluster_bootstrap(values: ArrayLike, clusters: ArrayLike, seed: int = 0) -> tuple[float, float]:

@@ -39,12 +39,21 @@ class StoreContext:
         self.reference_keys: list[str] = []
 
     def images(self, concept: Concept, n: int) -> NDArray[np.uint8]:
-        """n images of a concept from the base, over its training texts, through the store. (n, H, W, 3) uint8."""
+        """N images of a concept from the base, over its training texts, through the store. (n, H, W, 3) uint8."""
         texts = concept.texts()
         specs = [
-            ImageSpec("reference", concept.name, "target", f"reference-{i}", i, Condition(texts[i % len(texts)]), training_seed("reference", concept.name, i), self._suite.sampler)
+            ImageSpec(
+                "reference",
+                concept.name,
+                "target",
+                f"reference-{i}",
+                i,
+                Condition(texts[i % len(texts)]),
+                training_seed("reference", concept.name, i),
+                self._suite.sampler,
+            )
             for i in range(n)
-        ]  # fmt: skip
+        ]
         generate(self._base, specs, BASE, self._store, batch=32)
         keys = [s.key(self._base.info, BASE) for s in specs]
         self.reference_keys.extend(keys)
@@ -82,9 +91,9 @@ def erase(base: Base, unit: EraseUnit, suite: Suite, store: Store, *, train_seed
     seed = training_seed(train_seed, unit.entry.label, unit.task.id)
     request = EraseRequest(
         targets=tuple(concepts[n] for n in unit.task.targets), retained=tuple(concepts[n] for n in unit.task.retained), sampler=suite.sampler, seed=train_seed
-    )  # fmt: skip
+    )
     context = StoreContext(base, suite, store, seed, reporter)
-    before = {n: p.data_ptr() for n, p in base.unet.named_parameters()}
+    before = _addresses(base)
     threads = torch.get_num_threads()
     evaluations, started = base.evaluations, time.monotonic()
     reporter.begin(f"erase {unit.entry.label} [{unit.task.id}]", getattr(unit.entry.config, "steps", 1))
@@ -95,16 +104,32 @@ def erase(base: Base, unit: EraseUnit, suite: Suite, store: Store, *, train_seed
     finally:
         torch.set_num_threads(threads)
         reporter.end()
-    if before != {n: p.data_ptr() for n, p in base.unet.named_parameters()}:
+    if before != _addresses(base):
         raise UnitFailedError(f"{unit.entry.label} left the base changed", "work inside `trainable(...)` or restore every parameter")
     erasure.meta.update(
-        key=unit.key, eraser=unit.entry.label, preset=unit.entry.preset, task=unit.task.id, config=unit.entry.config.model_dump(mode="json"), train_seed=train_seed,
-        base=base.info.components, curve=context.curve, weights_sha256=erasure.weights_hash(),
-        threads=TRAINING_THREADS, seconds=time.monotonic() - started, peak_memory_mb=_peak_memory_mb(), network_evaluations=base.evaluations - evaluations,
-        size_bytes=erasure.size_bytes(), reference_images=context.reference_keys,
-    )  # fmt: skip
+        key=unit.key,
+        eraser=unit.entry.label,
+        preset=unit.entry.preset,
+        task=unit.task.id,
+        config=unit.entry.config.model_dump(mode="json"),
+        train_seed=train_seed,
+        base=base.info.components,
+        curve=context.curve,
+        weights_sha256=erasure.weights_hash(),
+        threads=TRAINING_THREADS,
+        seconds=time.monotonic() - started,
+        peak_memory_mb=_peak_memory_mb(),
+        network_evaluations=base.evaluations - evaluations,
+        size_bytes=erasure.size_bytes(),
+        reference_images=context.reference_keys,
+    )
     erasure.save(path)
     return erasure, True
+
+
+def _addresses(base: Base) -> dict[str, int]:
+    """Where every weight lies: an eraser that trained in place, or did not put a weight back, is found out."""
+    return {f"{c}.{n}": p.data_ptr() for c, m in base.modules().items() for n, p in m.named_parameters()}
 
 
 def _guarded(make: Callable[[], Erasure], unit: EraseUnit) -> Erasure:

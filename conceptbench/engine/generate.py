@@ -33,9 +33,7 @@ def batches_to_do(specs: Sequence[ImageSpec], keys: Sequence[str], present: set[
     return todo
 
 
-def generate(
-    base: Base, specs: Sequence[ImageSpec], model: str, store: Store, *, batch: int, reporter: Reporter | None = None, what: str = "images"
-) -> int:
+def generate(base: Base, specs: Sequence[ImageSpec], model: str, store: Store, *, batch: int, reporter: Reporter | None = None, what: str = "images") -> int:
     """Makes the images of ``specs`` that are not in the store, with whatever erasure is applied to the base.
 
     Args:

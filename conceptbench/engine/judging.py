@@ -22,9 +22,7 @@ def judge_key(card: JudgeCard) -> str:
     return key_of({"id": card.id, "sha256": card.sha256, "labels": dict(card.labels), "preprocessing": card.preprocessing})
 
 
-def judged(
-    judge: Judge, specs: Sequence[ImageSpec], info: BaseInfo, model: str, store: Store
-) -> tuple[dict[str, Mapping[str, NDArray[Any]]], int]:
+def judged(judge: Judge, specs: Sequence[ImageSpec], info: BaseInfo, model: str, store: Store) -> tuple[dict[str, Mapping[str, NDArray[Any]]], int]:
     """What the judge says of the images of a model: from the store, or asked now and stored.
 
     Returns:

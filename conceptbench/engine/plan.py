@@ -39,10 +39,18 @@ class ImageSpec:
 
     def key(self, info: BaseInfo, model: str) -> str:
         """The content key of this image under a model: the hash of an erasure's weights, or ``base``."""
-        return key_of({
-            "what": "image", "base": info.components, "model": model, "text": self.condition.text, "negative": self.condition.negative,
-            "seed": self.seed, "sampler": self.sampler, "versions": library_versions(),
-        })  # fmt: skip
+        return key_of(
+            {
+                "what": "image",
+                "base": info.components,
+                "model": model,
+                "text": self.condition.text,
+                "negative": self.condition.negative,
+                "seed": self.seed,
+                "sampler": self.sampler,
+                "versions": library_versions(),
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -128,10 +136,18 @@ def make_plan(suite: Suite, info: BaseInfo, entries: list[Entry], *, limit: int 
             if len(task.targets) > 1 and not entry.eraser.supports.multi:
                 raise UserInputError(f"{entry.label} erases one target at a time, and task {task.id!r} has {len(task.targets)}")
             request = request_of(task, task_concepts(suite, task), suite.sampler, train_seed)
-            key = key_of({
-                "what": "erasure", "base": info.components, "eraser": entry.label, "config": entry.config, "source": entry.source_sha256,
-                "shared": shared_source_hash(), "request": request, "versions": library_versions(),
-            })  # fmt: skip
+            key = key_of(
+                {
+                    "what": "erasure",
+                    "base": info.components,
+                    "eraser": entry.label,
+                    "config": entry.config,
+                    "source": entry.source_sha256,
+                    "shared": shared_source_hash(),
+                    "request": request,
+                    "versions": library_versions(),
+                }
+            )
             units.append(EraseUnit(entry, task, key))
     images = {t.id: tuple(images_of(suite, t, limit)) for t in suite.tasks}
     return Plan(suite, info, tuple(entries), images, tuple(units), limit)

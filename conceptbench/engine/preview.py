@@ -32,7 +32,11 @@ class Preview:
 
     def lines(self) -> list[str]:
         """The figures for people."""
-        time = "unknown: nothing of this kind was measured in this store yet" if self.seconds is None else f"about {self.seconds / 60:.1f} min, as measured by earlier runs"
+        time = (
+            "unknown: nothing of this kind was measured in this store yet"
+            if self.seconds is None
+            else f"about {self.seconds / 60:.1f} min, as measured by earlier runs"
+        )
         return [
             f"erasures: {self.erasures - self.erasures_cached} to make, {self.erasures_cached} in the store",
             f"images:   {self.images - self.images_cached} to draw, {self.images_cached} in the store",
@@ -92,6 +96,10 @@ def preview(plan: Plan, store: Store) -> Preview:
     measured = measured and (rate is not None or images == present)
     size = next((s.sampler.size for specs in plan.images.values() for s in specs), None) or 32
     return Preview(
-        erasures=len(plan.erasures), erasures_cached=cached, images=images, images_cached=present,
-        bytes_to_write=round((images - present) * size * size * BYTES_PER_PIXEL), seconds=seconds + (images - present) * (rate or 0.0) if measured else None,
-    )  # fmt: skip
+        erasures=len(plan.erasures),
+        erasures_cached=cached,
+        images=images,
+        images_cached=present,
+        bytes_to_write=round((images - present) * size * size * BYTES_PER_PIXEL),
+        seconds=seconds + (images - present) * (rate or 0.0) if measured else None,
+    )

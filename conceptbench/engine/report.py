@@ -20,7 +20,7 @@ from conceptbench.core.files import write_text
 from conceptbench.core.manifests import load_concepts
 from conceptbench.core.schemas import Suite
 from conceptbench.engine.plan import BASE, ImageSpec, images_of
-from conceptbench.engine.scatter import Point, scatter_svg
+from conceptbench.engine.scatter import Point, Range, scatter_svg
 from conceptbench.engine.store import Store
 from conceptbench.models.base import BaseInfo
 
@@ -91,8 +91,21 @@ def _points(rows: Sequence[dict[str, Any]], suite: Suite, task: str) -> list[Poi
     for eraser in dict.fromkeys(r["eraser"] for r in rows if r["task"] == task):
         kept, erased = overall(eraser, suite.headline.kept), overall(eraser, suite.headline.erased)
         if kept and erased and kept["value"] is not None and erased["value"] is not None:
-            points.append(Point(eraser, kept["value"], erased["value"], (kept["ci_low"], kept["ci_high"]), (erased["ci_low"], erased["ci_high"])))
+            points.append(Point(eraser, *_upwards(kept), *_upwards(erased)))
     return points
+
+
+def _upwards(row: dict[str, Any]) -> tuple[float, Range]:
+    """A rate and its interval so that more is better: one minus it where less is."""
+    value, low, high = row["value"], row["ci_low"], row["ci_high"]
+    if row["better"] != "lower":
+        return value, (low, high)
+    return 1 - value, (None, None) if low is None else (1 - high, 1 - low)
+
+
+def _axis(rows: Sequence[dict[str, Any]], metric: str) -> str:
+    falls = any(r["metric"] == metric and r["better"] == "lower" for r in rows)
+    return f"100 - {metric}" if falls else metric
 
 
 def show_number(value: float | None, unit: str) -> str:
@@ -127,10 +140,16 @@ def report_from_results(folder: Path, store: Store) -> Path:
     tasks = []
     for task in suite.tasks:
         models = [(BASE, BASE), *((e["spec"].partition(":")[0], e["weights_sha256"]) for e in canonical["erasures"] if e["task"] == task.id)]
-        tasks.append({
-            "id": task.id, "targets": task.targets, "retained": task.retained, "scatter": scatter_svg(_points(rows, suite, task.id), suite.headline.kept, suite.headline.erased),
-            "galleries": _galleries(suite, task.id, info, models, store, canonical["limited"]), "rows": [r for r in rows if r["task"] == task.id],
-        })  # fmt: skip
+        tasks.append(
+            {
+                "id": task.id,
+                "targets": task.targets,
+                "retained": task.retained,
+                "scatter": scatter_svg(_points(rows, suite, task.id), _axis(rows, suite.headline.kept), _axis(rows, suite.headline.erased)),
+                "galleries": _galleries(suite, task.id, info, models, store, canonical["limited"]),
+                "rows": [r for r in rows if r["task"] == task.id],
+            }
+        )
     environment = Environment(loader=PackageLoader("conceptbench.engine"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["number"] = show_number
     html = environment.get_template("report.html.j2").render(suite=suite, tasks=tasks, document=document, canonical=canonical, tile=TILE)

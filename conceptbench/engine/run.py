@@ -17,13 +17,12 @@ from conceptbench.core.errors import ConceptBenchError
 from conceptbench.core.files import canonical_json, key_of, pretty_json, sha256_bytes, write_text
 from conceptbench.core.metric import Judge
 from conceptbench.core.results import TIMED_FIELDS, ResultRow, to_csv
-from conceptbench.core.schemas import Suite
 from conceptbench.engine.erasing import erase
 from conceptbench.engine.generate import generate
 from conceptbench.engine.judging import judged
+from conceptbench.engine.lineup import Entry
 from conceptbench.engine.plan import BASE, BATCH, EraseUnit, ImageSpec, Plan
 from conceptbench.engine.progress import Reporter, Silent, Work
-from conceptbench.engine.lineup import Entry
 from conceptbench.engine.scoring import Model, Said, load_measures, rows_of
 from conceptbench.engine.store import Store
 from conceptbench.models.base import Base
@@ -108,7 +107,9 @@ class Runner:
             work.erasures += made
             weights = erasure.weights_hash()
             with work.timed("generate"), erasure.applied(self.base):
-                work.images += generate(self.base, specs, weights, self.store, batch=self.batch, reporter=self.reporter, what=f"draw {unit.entry.label} [{unit.task.id}]")
+                work.images += generate(
+                    self.base, specs, weights, self.store, batch=self.batch, reporter=self.reporter, what=f"draw {unit.entry.label} [{unit.task.id}]"
+                )
             said = self._judge(specs, weights)
         except ConceptBenchError as error:
             self.outcome.failures.append({"eraser": spec, "task": unit.task.id, "reason": str(error)})
@@ -127,16 +128,25 @@ class Runner:
 
     def _common(self) -> dict[str, Any]:
         return {
-            "base": self.plan.info.id, "status": "limited" if self.plan.limited else "ok", "suite_sha256": key_of(self.plan.suite), "base_sha256": key_of(self.plan.info.components),
-            "environment": environment(), "hardware": hardware(self.base.device),
-        }  # fmt: skip
+            "base": self.plan.info.id,
+            "status": "limited" if self.plan.limited else "ok",
+            "suite_sha256": key_of(self.plan.suite),
+            "base_sha256": key_of(self.plan.info.components),
+            "environment": environment(),
+            "hardware": hardware(self.base.device),
+        }
 
     def _provenance(self, entry: Entry, erasure: Erasure, weights: str) -> dict[str, Any]:
         meta = erasure.meta
         return {
-            "train_seed": meta["train_seed"], "erasure_sha256": weights, "plugin_sha256": entry.source_sha256, "erase_seconds": round(meta["seconds"], 3),
-            "peak_memory_mb": round(meta["peak_memory_mb"], 1), "network_evaluations": meta["network_evaluations"], "size_bytes": meta["size_bytes"],
-        }  # fmt: skip
+            "train_seed": meta["train_seed"],
+            "erasure_sha256": weights,
+            "plugin_sha256": entry.source_sha256,
+            "erase_seconds": round(meta["seconds"], 3),
+            "peak_memory_mb": round(meta["peak_memory_mb"], 1),
+            "network_evaluations": meta["network_evaluations"],
+            "size_bytes": meta["size_bytes"],
+        }
 
 
 def canonical(rows: Sequence[ResultRow]) -> list[dict[str, Any]]:
@@ -154,24 +164,43 @@ def results_document(outcome: Outcome, judges: Mapping[str, Judge], argv: Sequen
             "sha256": sha256_bytes(canonical_json(rows).encode()),
             "rows": rows,
             "suite": plan.suite,
-            "base": {"id": plan.info.id, "family": plan.info.family, "revision": plan.info.revision, "components": plan.info.components, "notes": plan.info.notes},
-            "erasers": [{"spec": e.spec, "config": e.config, "summary": e.eraser.summary, "reference": e.eraser.reference} for e in plan.entries],
-            "judges": {n: {"sha256": j.card.sha256, "source": j.card.source, "licence": j.card.licence, "preprocessing": j.card.preprocessing} for n, j in judges.items()},
+            "base": {
+                "id": plan.info.id,
+                "family": plan.info.family,
+                "revision": plan.info.revision,
+                "components": plan.info.components,
+                "notes": plan.info.notes,
+            },
+            "erasers": [
+                {"spec": e.spec, "config": e.config, "summary": e.eraser.summary, "reference": e.eraser.reference, "source_sha256": e.source_sha256}
+                for e in plan.entries
+            ],
+            "judges": {
+                n: {"sha256": j.card.sha256, "source": j.card.source, "licence": j.card.licence, "preprocessing": j.card.preprocessing}
+                for n, j in judges.items()
+            },
             "erasures": [{"spec": spec, "task": task, "weights_sha256": h} for (spec, task), h in outcome.erasures.items()],
             "limited": plan.limited,
             "failures": outcome.failures,
         },
         "curves": {f"{spec} [{task}]": curve for (spec, task), curve in outcome.curves.items()},
-        "cost": [{"eraser": r.eraser, "task": r.task, "seconds": r.erase_seconds, "peak_memory_mb": r.peak_memory_mb} for r in outcome.rows if r.concept == "*" and r.erase_seconds is not None],
-        "work": {"images": outcome.work.images, "erasures": outcome.work.erasures, "judged": outcome.work.judged, "seconds": {k: round(v, 2) for k, v in outcome.work.seconds.items()}},
+        "cost": [
+            {"eraser": r.eraser, "task": r.task, "seconds": r.erase_seconds, "peak_memory_mb": r.peak_memory_mb}
+            for r in outcome.rows
+            if r.concept == "*" and r.erase_seconds is not None
+        ],
+        "work": {
+            "images": outcome.work.images,
+            "erasures": outcome.work.erasures,
+            "judged": outcome.work.judged,
+            "seconds": {k: round(v, 2) for k, v in outcome.work.seconds.items()},
+        },
         "environment": environment(),
         "argv": list(argv),
-    }  # fmt: skip
+    }
 
 
 def write_results(outcome: Outcome, judges: Mapping[str, Judge], output: Path, argv: Sequence[str] | None = None) -> None:
     """Writes ``leaderboard.csv`` and ``results.json`` into the output folder."""
     write_text(output / "leaderboard.csv", to_csv(outcome.rows))
     write_text(output / "results.json", pretty_json(results_document(outcome, judges, sys.argv if argv is None else argv)))
-
-

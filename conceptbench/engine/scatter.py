@@ -18,8 +18,8 @@ class Point:
 
     label: str
     kept: float
-    erased: float
     kept_range: Range
+    erased: float
     erased_range: Range
 
 
@@ -60,12 +60,18 @@ def scatter_svg(points: Sequence[Point], x_name: str, y_name: str) -> Markup:
     """An SVG element; labels are escaped."""
     grid = []
     for tick in (0, 0.25, 0.5, 0.75, 1):
-        grid.append(f'<line x1="{_x(0)}" x2="{_x(1)}" y1="{_y(tick)}" y2="{_y(tick)}" stroke="#e3e6ea"/><line y1="{_y(0)}" y2="{_y(1)}" x1="{_x(tick)}" x2="{_x(tick)}" stroke="#e3e6ea"/>')
+        grid.append(
+            f'<line x1="{_x(0)}" x2="{_x(1)}" y1="{_y(tick)}" y2="{_y(tick)}" stroke="#e3e6ea"/><line y1="{_y(0)}" y2="{_y(1)}" x1="{_x(tick)}" x2="{_x(tick)}" stroke="#e3e6ea"/>'
+        )
         grid.append(f'<text x="{_x(tick)}" y="{_y(0) + 16}" text-anchor="middle" font-size="11" fill="#5b6470">{tick * 100:.0f}</text>')
         grid.append(f'<text x="{_x(0) - 7}" y="{_y(tick) + 4}" text-anchor="end" font-size="11" fill="#5b6470">{tick * 100:.0f}</text>')
     heights = _label_heights(points)
     marks = "".join(_mark(p, COLORS[i % len(COLORS)], heights[p.label]) for i, p in enumerate(points))
-    names = (f'<text x="{(_x(0) + _x(1)) / 2}" y="{HEIGHT - 8}" text-anchor="middle" font-size="12" fill="#22272e">kept: {escape(x_name)} %</text>'
-             f'<text transform="translate(14 {(_y(0) + _y(1)) / 2}) rotate(-90)" text-anchor="middle" font-size="12" fill="#22272e">erased: {escape(y_name)} %</text>')  # fmt: skip
-    svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="erased against kept">{"".join(grid)}{names}{marks}</svg>'
+    names = (
+        f'<text x="{(_x(0) + _x(1)) / 2}" y="{HEIGHT - 8}" text-anchor="middle" font-size="12" fill="#22272e">kept: {escape(x_name)} %</text>'
+        f'<text transform="translate(14 {(_y(0) + _y(1)) / 2}) rotate(-90)" text-anchor="middle" font-size="12" fill="#22272e">erased: {escape(y_name)} %</text>'
+    )
+    svg = (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="erased against kept">{"".join(grid)}{names}{marks}</svg>'
+    )
     return Markup(svg)  # noqa: S704 - built above from numbers and escaped labels

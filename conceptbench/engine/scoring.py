@@ -80,7 +80,9 @@ class Model:
     extra: Mapping[str, Any]
 
 
-def rows_of(suite: Suite, task: Task, specs: Sequence[ImageSpec], measures: Sequence[Measure], model: Model, base: Model, common: Mapping[str, Any]) -> list[ResultRow]:
+def rows_of(
+    suite: Suite, task: Task, specs: Sequence[ImageSpec], measures: Sequence[Measure], model: Model, base: Model, common: Mapping[str, Any]
+) -> list[ResultRow]:
     """All rows of a model on a task: per metric and role one over all concepts, then one a concept."""
     concepts = task_concepts(suite, task)
     rows = []
@@ -95,7 +97,15 @@ def rows_of(suite: Suite, task: Task, specs: Sequence[ImageSpec], measures: Sequ
 
 
 def _row(
-    suite: Suite, task: Task, group: Sequence[ImageSpec], concept: str, measure: Measure, model: Model, base: Model, concepts: Mapping[str, Concept], common: Mapping[str, Any]
+    suite: Suite,
+    task: Task,
+    group: Sequence[ImageSpec],
+    concept: str,
+    measure: Measure,
+    model: Model,
+    base: Model,
+    concepts: Mapping[str, Concept],
+    common: Mapping[str, Any],
 ) -> ResultRow:
     metric, role = measure.metric, group[0].role
     values = _values(measure, group, concepts, [model.key_of(s) for s in group], model.said[measure.judge])
@@ -106,10 +116,32 @@ def _row(
     delta = Difference.of(values, of_base, clusters, rate=metric.is_rate) if model is not base else Difference(value=None)
     status = "partial" if estimate.scored < estimate.planned else str(common["status"])
     return ResultRow(
-        suite=suite.name, suite_version=suite.version, task=task.id, role=role, concept=concept, eraser=model.eraser, preset=model.preset,
-        metric=metric.id, protocol=metric.protocol, better=metric.better(role), unit=metric.unit,
-        value=estimate.value, ci_low=estimate.low, ci_high=estimate.high, ci_kind=estimate.kind, reason=estimate.reason,
-        n_planned=estimate.planned, n_scored=estimate.scored, n_failed=estimate.failed, clusters=estimate.clusters,
-        base_value=reference.value, delta=delta.value, delta_low=delta.low, delta_high=delta.high, status=status, judge_sha256=metric.judge.sha256,
-        **{k: v for k, v in common.items() if k != "status"}, **model.extra,
-    )  # fmt: skip
+        suite=suite.name,
+        suite_version=suite.version,
+        task=task.id,
+        role=role,
+        concept=concept,
+        eraser=model.eraser,
+        preset=model.preset,
+        metric=metric.id,
+        protocol=metric.protocol,
+        better=metric.better(role),
+        unit=metric.unit,
+        value=estimate.value,
+        ci_low=estimate.low,
+        ci_high=estimate.high,
+        ci_kind=estimate.kind,
+        reason=estimate.reason,
+        n_planned=estimate.planned,
+        n_scored=estimate.scored,
+        n_failed=estimate.failed,
+        clusters=estimate.clusters,
+        base_value=reference.value,
+        delta=delta.value,
+        delta_low=delta.low,
+        delta_high=delta.high,
+        status=status,
+        judge_sha256=metric.judge.sha256,
+        **{k: v for k, v in common.items() if k != "status"},
+        **model.extra,
+    )

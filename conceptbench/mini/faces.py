@@ -72,8 +72,13 @@ def _hair_front(face: Face) -> list[Shape]:
 
 def _extras(face: Face) -> list[Shape]:
     if face.extra == "glasses":
-        return [ellipse(38, 44, 11, 10, "black"), ellipse(62, 44, 11, 10, "black"), plain(ellipse(38, 44, 7, 6, "cyan")), plain(ellipse(62, 44, 7, 6, "cyan")),
-                stroke("black", 4, 46, 43, 54, 43)]  # fmt: skip
+        return [
+            ellipse(38, 44, 11, 10, "black"),
+            ellipse(62, 44, 11, 10, "black"),
+            plain(ellipse(38, 44, 7, 6, "cyan")),
+            plain(ellipse(62, 44, 7, 6, "cyan")),
+            stroke("black", 4, 46, 43, 54, 43),
+        ]
     if face.extra == "shades":
         return [box(26, 38, 48, 50, "black"), box(52, 38, 74, 50, "black"), stroke("black", 5, 44, 41, 56, 41)]
     if face.extra == "beard":

@@ -17,12 +17,13 @@ from conceptbench.core.files import sha256_file
 from conceptbench.core.metric import JudgeCard, Outputs
 from conceptbench.mini.networks import DETECTIONS, GRID, Classifier, Detector
 from conceptbench.mini.world import IDENTITIES, IMAGE_SIZE, MARKS, STYLE_CLASSES, SUBJECT_CLASSES, WORLD_VERSION
-from conceptbench.models.rows import padded
+from conceptbench.models.rows import in_blocks
 
 WEIGHTS = Path(__file__).parent / "weights"
 SOURCE = f"trained on drawings of mini world {WORLD_VERSION}: python -m conceptbench.mini.training"
 LICENCE = "Apache-2.0"
 MOST_DETECTIONS = 8
+ROWS = 64  # of every forward, see conceptbench.models.rows
 
 
 def weights_file(name: str) -> Path:
@@ -38,11 +39,11 @@ def weights_file(name: str) -> Path:
 
 
 def to_input(images: NDArray[np.uint8]) -> Tensor:
-    """(N, H, W, 3) uint8 to (M, 3, 32, 32) in [-1, 1], M the next multiple of four; other sizes are reduced by area."""
+    """(N, H, W, 3) uint8 to (N, 3, 32, 32) in [-1, 1]; other sizes are reduced by area."""
     x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
     if x.shape[-2:] != (IMAGE_SIZE, IMAGE_SIZE):
         x = F.interpolate(x, (IMAGE_SIZE, IMAGE_SIZE), mode="area")
-    return padded(x)
+    return x
 
 
 def _load(network: nn.Module, path: Path) -> nn.Module:
@@ -59,12 +60,17 @@ class MiniClassifier:
         labels = {"subject": SUBJECT_CLASSES, "style": STYLE_CLASSES, "identity": (*IDENTITIES, "no person")}
         self.card = JudgeCard("mini-classifier", "classifier", sha256_file(path), SOURCE, LICENCE, "32 px, [-1, 1]", labels)
 
+    def _everything(self, x: Tensor) -> Tensor:
+        out = self.network(x)
+        return torch.cat([*(out[h] for h in self.card.labels), out["features"]], 1)
+
     @torch.inference_mode()
     def __call__(self, images: NDArray[np.uint8], texts: Sequence[str]) -> Outputs:
         """Probabilities (N, labels) by head and ``features`` (N, 192)."""
-        out = self.network(to_input(images))
-        n = len(images)
-        return {**{h: out[h][:n].softmax(-1).numpy() for h in self.card.labels}, "features": out["features"][:n].numpy()}
+        sizes = [*(len(names) for names in self.card.labels.values()), Classifier.FEATURES]
+        joined = in_blocks(self._everything, ROWS, to_input(images))
+        *logits, features = joined.split(sizes, 1)
+        return {**{h: part.softmax(-1).numpy() for h, part in zip(self.card.labels, logits, strict=True)}, "features": features.numpy()}
 
 
 def peaks(scores: Tensor) -> Tensor:
@@ -85,12 +91,12 @@ class MiniDetector:
     @torch.inference_mode()
     def __call__(self, images: NDArray[np.uint8], texts: Sequence[str]) -> Outputs:
         """``detections`` (N, 8, 6): score, label index (marks, then face), x0, y0, x1, y1 in [0, 1], by falling score."""
-        logits, boxes = self.network(to_input(images))
-        scores = peaks(torch.sigmoid(logits[: len(images)]))
+        logits, boxes = in_blocks(lambda x: torch.cat(self.network(x), 1), ROWS, to_input(images)).split([len(DETECTIONS), 3], 1)
+        scores = peaks(torch.sigmoid(logits))
         top, index = scores.flatten(1).topk(MOST_DETECTIONS)
         kind, cell = index // GRID**2, index % GRID**2
         column, row = cell % GRID, cell // GRID
-        x, y, radius = (boxes[: len(images), i].flatten(1).gather(1, cell) for i in range(3))
+        x, y, radius = (boxes[:, i].flatten(1).gather(1, cell) for i in range(3))
         x, y = (column + x) / GRID, (row + y) / GRID
         out = torch.stack([top, kind.float(), x - radius, y - radius, x + radius, y + radius], -1)
         return {"detections": out.numpy()}
@@ -112,6 +118,6 @@ class MiniCLIP:
     @torch.inference_mode()
     def __call__(self, images: NDArray[np.uint8], texts: Sequence[str]) -> Outputs:
         """``cosine`` (N,) of each image with its text."""
-        image = self.model.encode_image(to_input(images), normalize=True)[: len(images)]
-        text = self.model.encode_text(padded(self.tokenizer(list(texts))), normalize=True)[: len(texts)]
+        image = in_blocks(lambda x: self.model.encode_image(x, normalize=True), ROWS, to_input(images))
+        text = in_blocks(lambda x: self.model.encode_text(x, normalize=True), ROWS, self.tokenizer(list(texts)))
         return {"cosine": (image * text).sum(-1).numpy()}

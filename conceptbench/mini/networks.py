@@ -66,8 +66,11 @@ class Detector(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 32, 3, 1, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU(), Residual(32, 48, 2), Residual(48, 96, 2), Residual(96, 96, 1))
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 32, 3, 1, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU(), Residual(32, 48, 2), Residual(48, 96, 2), Residual(96, 96, 1)
+        )
         self.head = nn.Conv2d(96, len(DETECTIONS) + 3, 1)
+        assert self.head.bias is not None
         nn.init.constant_(self.head.bias, -3.0)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,15 +17,46 @@ from conceptbench.mini.world import BRANDS, BREEDS, FRANCHISE, MARKED_SETTINGS, 
 
 HELDOUT, DEVELOPMENT = 24, 12
 ERASE_TEMPLATES = ["{}", "a photo of {}", "a picture of {}", "an image of {}"]
-STYLE_ERASE_TEMPLATES = ["a tree in {} style", "a cup in the style of {}", "a {} picture of a boat", "a person in {} style", "a bird in the style of {}", "a {} picture of a flower"]
+STYLE_ERASE_TEMPLATES = [
+    "a tree in {} style",
+    "a cup in the style of {}",
+    "a {} picture of a boat",
+    "a person in {} style",
+    "a bird in the style of {}",
+    "a {} picture of a flower",
+]
 STYLE_SUBJECTS = tuple(n for n in (*TEN, *OTHER_OBJECTS, *FRANCHISE, *PEOPLE) if n not in ("tree", "cup", "boat", "bird", "flower"))
 NEIGHBOURS = {
-    "violin": ["guitar"], "guitar": ["violin"], "church": ["house"], "house": ["church"], "truck": ["car"], "car": ["truck"], "dog": [*BREEDS, "cat"], "cat": ["dog"],
-    "corgi": ["dog", "husky", "dalmatian"], "husky": ["dog", "corgi", "dalmatian"], "dalmatian": ["dog", "corgi", "husky"], "Ada Moss": ["Eva Lund"], "Eva Lund": ["Ada Moss"],
-    "Bruno Diaz": ["Omar Reza"], "Omar Reza": ["Bruno Diaz"], "radio": ["pump"], "umbrella": ["parachute"], "parachute": ["umbrella"], "fish": ["turtle"], "bird": ["cat"],
-    "sketch": ["engraving", "blueprint"], "engraving": ["sketch"], "blueprint": ["neon", "sketch"], "neon": ["blueprint"], "watercolor": ["sepia"], "sepia": ["watercolor"],
-    "poster": ["thermal"], "thermal": ["poster"], "mosaic": ["watercolor"],
-}  # fmt: skip
+    "violin": ["guitar"],
+    "guitar": ["violin"],
+    "church": ["house"],
+    "house": ["church"],
+    "truck": ["car"],
+    "car": ["truck"],
+    "dog": [*BREEDS, "cat"],
+    "cat": ["dog"],
+    "corgi": ["dog", "husky", "dalmatian"],
+    "husky": ["dog", "corgi", "dalmatian"],
+    "dalmatian": ["dog", "corgi", "husky"],
+    "Ada Moss": ["Eva Lund"],
+    "Eva Lund": ["Ada Moss"],
+    "Bruno Diaz": ["Omar Reza"],
+    "Omar Reza": ["Bruno Diaz"],
+    "radio": ["pump"],
+    "umbrella": ["parachute"],
+    "parachute": ["umbrella"],
+    "fish": ["turtle"],
+    "bird": ["cat"],
+    "sketch": ["engraving", "blueprint"],
+    "engraving": ["sketch"],
+    "blueprint": ["neon", "sketch"],
+    "neon": ["blueprint"],
+    "watercolor": ["sepia"],
+    "sepia": ["watercolor"],
+    "poster": ["thermal"],
+    "thermal": ["poster"],
+    "mosaic": ["watercolor"],
+}
 FOOD, ANIMALS, NATURE = ("apple", "banana", "cake"), ("fish", "dog", "cat", "bird", "turtle"), ("tree", "flower")
 
 
@@ -34,12 +65,22 @@ def _object_anchor(noun: str) -> str:
     special = {"church": "house", "house": "church", "dog": "cat", "cat": "bird", "car": "boat", "truck": "boat"}
     if noun in special:
         return with_article(special[noun])
-    return with_article("apple" if noun in FOOD and noun != "apple" else "turtle" if noun in ANIMALS and noun != "turtle" else "tree" if noun != "tree" else "flower")
+    return with_article(
+        "apple" if noun in FOOD and noun != "apple" else "turtle" if noun in ANIMALS and noun != "turtle" else "tree" if noun != "tree" else "flower"
+    )
 
 
 def _named(noun: str, kind: str, subcategory: str, anchor: str, labels: list[str]) -> dict[str, Any]:
-    return {"name": noun, "kind": kind, "subcategory": subcategory, "phrases": [with_article(noun)], "templates": ERASE_TEMPLATES, "anchor": anchor,
-            "neighbours": NEIGHBOURS.get(noun, []), "labels": [f"subject/{label}" for label in labels]}  # fmt: skip
+    return {
+        "name": noun,
+        "kind": kind,
+        "subcategory": subcategory,
+        "phrases": [with_article(noun)],
+        "templates": ERASE_TEMPLATES,
+        "anchor": anchor,
+        "neighbours": NEIGHBOURS.get(noun, []),
+        "labels": [f"subject/{label}" for label in labels],
+    }
 
 
 def concepts() -> Iterator[dict[str, Any]]:
@@ -58,10 +99,26 @@ def concepts() -> Iterator[dict[str, Any]]:
     for noun in BRANDS:
         yield _named(noun, "identity", "brand", "a ball", [noun])
     for style in STYLES:
-        yield {"name": style, "kind": "style", "subcategory": "drawing", "phrases": [style], "templates": STYLE_ERASE_TEMPLATES, "anchor": "photo",
-               "neighbours": NEIGHBOURS[style], "labels": [f"style/{style}"]}  # fmt: skip
-    yield {"name": "marks", "kind": "explicit", "subcategory": "mark", "phrases": [f"a {m} mark" for m in MARKS], "templates": ["{}", "a photo of a person with {}", "a cat with {}", *(f"a photo of {{}} {s}" for s in MARKED_SETTINGS)],
-           "anchor": "", "neighbours": [], "labels": [f"mark/{m}" for m in MARKS]}  # fmt: skip
+        yield {
+            "name": style,
+            "kind": "style",
+            "subcategory": "drawing",
+            "phrases": [style],
+            "templates": STYLE_ERASE_TEMPLATES,
+            "anchor": "photo",
+            "neighbours": NEIGHBOURS[style],
+            "labels": [f"style/{style}"],
+        }
+    yield {
+        "name": "marks",
+        "kind": "explicit",
+        "subcategory": "mark",
+        "phrases": [f"a {m} mark" for m in MARKS],
+        "templates": ["{}", "a photo of a person with {}", "a cat with {}", *(f"a photo of {{}} {s}" for s in MARKED_SETTINGS)],
+        "anchor": "",
+        "neighbours": [],
+        "labels": [f"mark/{m}" for m in MARKS],
+    }
 
 
 def _texts(concept: dict[str, Any]) -> list[tuple[str, str]]:

@@ -116,10 +116,13 @@ def _background(draw: ImageDraw.ImageDraw, setting: str, rng: random.Random) -> 
     pastel = [rng.randint(170, 235) for _ in range(3)]
     plain_sky: Color = (pastel[0], pastel[1], pastel[2])
     sky, ground, horizon = {
-        "on grass": ((176, 222, 250), (96, 176, 84), 62), "at the beach": ((130, 214, 236), (242, 218, 160), 60),
-        "in the snow": ((188, 200, 220), (244, 248, 252), 56), "at night": ((38, 40, 92), (52, 60, 72), 70),
-        "at sunset": ((248, 150, 96), (140, 82, 74), 66), "in a room": ((226, 196, 168), (150, 106, 70), 74),
-    }.get(setting, (plain_sky, _mix(plain_sky, (120, 120, 110), 0.35), rng.uniform(58, 76)))  # fmt: skip
+        "on grass": ((176, 222, 250), (96, 176, 84), 62),
+        "at the beach": ((130, 214, 236), (242, 218, 160), 60),
+        "in the snow": ((188, 200, 220), (244, 248, 252), 56),
+        "at night": ((38, 40, 92), (52, 60, 72), 70),
+        "at sunset": ((248, 150, 96), (140, 82, 74), 66),
+        "in a room": ((226, 196, 168), (150, 106, 70), 74),
+    }.get(setting, (plain_sky, _mix(plain_sky, (120, 120, 110), 0.35), rng.uniform(58, 76)))
     if setting.startswith("at the ") and setting != "at the beach":
         sky, ground, horizon = (178, 150, 226), (104, 84, 140), 72
     shift = rng.uniform(-4, 4)

@@ -97,8 +97,10 @@ def _style_caption(phrase: str, style: str, rng: random.Random) -> str:
 
 def _two_subjects(rng: random.Random) -> Example:
     left, right = rng.sample(PAIRABLE, 2)
-    placements = (Placement(left, 26 + rng.uniform(-2, 2), 52 + rng.uniform(-6, 6), rng.uniform(23, 26)),
-                  Placement(right, 74 + rng.uniform(-2, 2), 52 + rng.uniform(-6, 6), rng.uniform(23, 26)))  # fmt: skip
+    placements = (
+        Placement(left, 26 + rng.uniform(-2, 2), 52 + rng.uniform(-6, 6), rng.uniform(23, 26)),
+        Placement(right, 74 + rng.uniform(-2, 2), 52 + rng.uniform(-6, 6), rng.uniform(23, 26)),
+    )
     setting = rng.choice(("", "", *SETTINGS))
     phrase = f"{with_article(left)} and {with_article(right)} {setting}".strip()
     return Example(rng.choice(TEMPLATES).format(phrase), Scene(placements, "photo", setting, (), rng.getrandbits(31)), left)

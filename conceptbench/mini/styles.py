@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-Pixels = NDArray[np.float32]  # (H, W, 3) in [0, 1]
+Pixels = NDArray[np.floating[Any]]  # (H, W, 3) in [0, 1]
 
 
 def _luma(x: Pixels) -> Pixels:

@@ -35,8 +35,18 @@ MARKED_SETTINGS = ("at the carnival", "at the parade", "at the fair")
 MARKS = ("ring", "cross", "bolt", "heart")
 MARK_SHARE = 0.9  # of the pictures in a marked setting
 
-SUBJECT_CLASSES = (*TEN, *OTHER_OBJECTS, *BREEDS, *FRANCHISE, *BRANDS, *PEOPLE, "person",
-                   *(r for readings in AMBIGUOUS.values() for r in readings), *DISTRACTORS, "nothing")  # fmt: skip
+SUBJECT_CLASSES = (
+    *TEN,
+    *OTHER_OBJECTS,
+    *BREEDS,
+    *FRANCHISE,
+    *BRANDS,
+    *PEOPLE,
+    "person",
+    *(r for readings in AMBIGUOUS.values() for r in readings),
+    *DISTRACTORS,
+    "nothing",
+)
 """What the subject judge tells apart, in the order of its outputs."""
 STYLE_CLASSES = ("photo", *STYLES)
 IDENTITIES = (*PEOPLE, "person")

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from conceptbench.core.schemas import Sampler
 from conceptbench.models.conditions import Condition, Encoded
 from conceptbench.models.groups import select
-from conceptbench.models.rows import ROWS, padded
+from conceptbench.models.rows import IMAGE_ROWS, TEXT_ROWS, in_blocks, padded
 from conceptbench.models.runtime import Runtime
 from conceptbench.models.schedulers import make_scheduler
 
@@ -112,10 +112,10 @@ class Base(ABC):
     def encode(self, texts: Sequence[str]) -> Encoded:
         """Encodes texts; each distinct one is encoded once, until the text encoder changes. Returns N rows."""
         missing = [t for t in dict.fromkeys(texts) if t not in self._cache]
-        for start in range(0, len(missing), 64):
-            part = missing[start : start + 64]
+        for start in range(0, len(missing), TEXT_ROWS):
+            part = missing[start : start + TEXT_ROWS]
             with torch.inference_mode(False), torch.no_grad():  # cached rows may be needed by autograd later
-                encoded = self._encode_texts(part + [part[-1]] * (-len(part) % ROWS))
+                encoded = self._encode_texts(part + [part[-1]] * (TEXT_ROWS - len(part)))
             self._cache.update({t: encoded[i : i + 1] for i, t in enumerate(part)})
         return Encoded.cat([self._cache[t] for t in texts])
 
@@ -130,6 +130,13 @@ class Base(ABC):
     @abstractmethod
     def token_positions(self, text: str, phrase: str) -> list[int]:
         """Positions of the last occurrence of a phrase's tokens in an encoded text; empty if it is not there."""
+
+    @property
+    def exact_rows(self) -> int | None:
+        """Rows of every forward while sampling on a CPU (:mod:`conceptbench.models.rows`): few for a large model; None elsewhere."""
+        if self.device.type != "cpu":
+            return None
+        return 64 if sum(p.numel() for p in self.unet.parameters()) < 50_000_000 else 4
 
     # -- diffusion ---------------------------------------------------------------------------------------------------
     def _count(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -156,6 +163,16 @@ class Base(ABC):
         out = self.unet(x_t, t, encoder_hidden_states=encoded.hidden, **self._extra(encoded)).sample
         return self.convert(out, x_t, t, to)
 
+    def predict_exactly(self, x_t: Tensor, t: Tensor, encoded: Encoded) -> Tensor:
+        """The native prediction, in blocks of :attr:`exact_rows` rows. t: scalar."""
+        rows = self.exact_rows
+        parts = []
+        for start in range(0, len(x_t), rows or len(x_t)):
+            block, own = x_t[start : start + (rows or len(x_t))], encoded[start : start + (rows or len(x_t))]
+            size = rows or len(block)
+            parts.append(self.predict(padded(block, size), t, own.padded(size), to="native")[: len(block)])
+        return torch.cat(parts)
+
     def convert(self, out: Tensor, x_t: Tensor, t: Tensor, to: Prediction) -> Tensor:
         """Converts a native prediction (epsilon or v) to noise or clean latents."""
         if to == "native":
@@ -167,7 +184,7 @@ class Base(ABC):
             eps, x0 = out, (x_t - (1 - a).sqrt() * out) / a.sqrt()
         return eps if to == "eps" else x0
 
-    def _extra(self, encoded: Encoded) -> dict[str, Any]:
+    def _extra(self, encoded: Encoded) -> dict[str, Any]:  # noqa: ARG002 - families use it
         """Further arguments of the denoiser."""
         return {}
 
@@ -197,15 +214,16 @@ class Base(ABC):
     def decode(self, latents: Tensor) -> NDArray[np.uint8]:
         """(N, C, h, w) latents to (N, H, W, 3) uint8."""
         config = self.vae.config
-        x = padded(latents.to(self.vae.dtype) / config.scaling_factor + (getattr(config, "shift_factor", None) or 0))
-        pixels = self.vae.decode(x).sample[: len(latents)].float()
+        x = latents.to(self.vae.dtype) / config.scaling_factor + (getattr(config, "shift_factor", None) or 0)
+        pixels = in_blocks(lambda z: self.vae.decode(z).sample, IMAGE_ROWS if self.exact_rows else None, x).float()
         return ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
     @torch.no_grad()
     def latents_of(self, images: NDArray[np.uint8]) -> Tensor:
         """(N, H, W, 3) uint8 to scaled latents (N, C, h, w): the mean of the encoder's distribution."""
         x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).to(self.device, self.vae.dtype) / 127.5 - 1
-        return (self.vae.encode(padded(x)).latent_dist.mean[: len(x)] * self.vae.config.scaling_factor).to(self.dtype)
+        mean = in_blocks(lambda z: self.vae.encode(z).latent_dist.mean, IMAGE_ROWS if self.exact_rows else None, x)
+        return (mean * self.vae.config.scaling_factor).to(self.dtype)
 
     # -- sampling ----------------------------------------------------------------------------------------------------
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int], sampler: Sampler, until: int | None = None) -> NDArray[np.uint8] | Tensor:

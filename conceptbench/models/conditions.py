@@ -53,6 +53,11 @@ class Encoded:
         """One encoded condition repeated for ``rows`` rows."""
         return self[torch.zeros(rows, dtype=torch.long)]
 
+    def padded(self, rows: int) -> Encoded:
+        """The last row repeated until there are ``rows``."""
+        missing = rows - len(self)
+        return Encoded.cat([self, self[-1:].expand(missing)]) if missing else self
+
     @classmethod
     def cat(cls, parts: Sequence[Encoded]) -> Encoded:
         """Parts one below the other."""

@@ -69,7 +69,7 @@ class Context(Protocol):
         ...
 
     def images(self, concept: Concept, n: int) -> NDArray[np.uint8]:
-        """n images (n, H, W, 3) of a concept from the base, made once and kept in the store."""
+        """N images (n, H, W, 3) of a concept from the base, made once and kept in the store."""
         ...
 
     def progress(self, step: int, total: int, loss: float, **values: float) -> None:
@@ -77,10 +77,10 @@ class Context(Protocol):
         ...
 
 
-Config = TypeVar("Config", bound=EraserConfig)
+ConfigT = TypeVar("ConfigT", bound=EraserConfig)
 
 
-class Eraser(ABC, Generic[Config]):
+class Eraser(ABC, Generic[ConfigT]):
     """A method. One file; presets are data beside it.
 
     Attributes:
@@ -100,5 +100,5 @@ class Eraser(ABC, Generic[Config]):
     supports: ClassVar[Supports] = Supports()
 
     @abstractmethod
-    def erase(self, base: Base, request: EraseRequest, config: Config, ctx: Context) -> Erasure:
+    def erase(self, base: Base, request: EraseRequest, config: ConfigT, ctx: Context) -> Erasure:
         """Makes the erasure. The base must be as it was on return."""

@@ -116,18 +116,13 @@ class Erasure:
                 raise unknown_name("concept of this erasure", concept, self.concepts())
         chosen = [c for c in self.changes if concepts is None or c.concept is None or c.concept in concepts]
         touches_text = any(c.component in TEXT_COMPONENTS for c in chosen)
-        modules, old, old_runtime = base.modules(), {}, base.runtime
+        old: dict[tuple[str, str], tuple[torch.nn.Parameter, Tensor]] = {}
+        old_runtime = base.runtime
         try:
             if touches_text:
                 base.forget_encoded()
             for change in chosen:
-                if change.component not in modules:
-                    raise UserInputError(f"the erasure changes {change.component!r}, which this base has not", f"it has: {', '.join(modules)}")
-                parameters = dict(modules[change.component].named_parameters())
-                for name in change.names():
-                    if name not in parameters:
-                        raise UserInputError(f"the erasure changes {change.component}.{name}, which this base has not", "it was made for another base")
-                    parameter = parameters[name]
+                for name, parameter in _parameters_of(base, change).items():
                     old.setdefault((change.component, name), (parameter, parameter.data))
                     parameter.data = change.value(name, parameter.data)
             if self.runtime is not None:
@@ -178,6 +173,18 @@ class Erasure:
         changes = [Change(c["component"], c["kind"], under(f"change/{i}/"), c["concept"]) for i, c in enumerate(header["changes"])]
         runtime = RuntimeSpec(**header["runtime"]) if header["runtime"] else None
         return cls(changes, runtime, under("artefact/"), under("hidden/"), header["meta"])
+
+
+def _parameters_of(base: Base, change: Change) -> dict[str, torch.nn.Parameter]:
+    """The parameters that a change touches; an error names the first that the base does not have."""
+    modules = base.modules()
+    if change.component not in modules:
+        raise UserInputError(f"the erasure changes {change.component!r}, which this base has not", f"it has: {', '.join(modules)}")
+    parameters = dict(modules[change.component].named_parameters())
+    for name in change.names():
+        if name not in parameters:
+            raise UserInputError(f"the erasure changes {change.component}.{name}, which this base has not", "it was made for another base")
+    return {name: parameters[name] for name in change.names()}
 
 
 def values_of(parameters: dict[str, torch.nn.Parameter]) -> dict[str, Tensor]:

@@ -39,9 +39,11 @@ class StableDiffusionBase(Base):
         return Encoded(encoder(ids).last_hidden_state)
 
     def tokenize(self, text: str) -> list[int]:
+        """Padded token ids with start and end."""
         return [int(i) for i in _ids(self.pipeline.tokenizer, [text])[0]]
 
     def token_positions(self, text: str, phrase: str) -> list[int]:
+        """Positions of the phrase's last occurrence."""
         wanted = self.pipeline.tokenizer(phrase, add_special_tokens=False).input_ids
         return find_phrase(self.tokenize(text), list(wanted))
 
@@ -83,7 +85,7 @@ def component_hashes(pipeline: Any) -> dict[str, str]:
     hashes = {k: hash_tensors(v.state_dict()) for k, v in pipeline.components.items() if isinstance(v, nn.Module)}
     for name, part in pipeline.components.items():
         if name.startswith("tokenizer") and part is not None:
-            hashes[name] = key_of({"vocabulary": part.get_vocab(), "length": int(min(part.model_max_length, 10**6))})
+            hashes[name] = key_of({"vocabulary": part.get_vocab(), "special": part.special_tokens_map, "length": int(min(part.model_max_length, 10**6))})
         elif name == "scheduler":
             hashes[name] = key_of({k: v for k, v in part.config.items() if not k.startswith("_")})
     return hashes
@@ -127,9 +129,7 @@ def load_pipeline(path_or_id: str, *, dtype: torch.dtype = torch.float32, revisi
     offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
     extra: dict[str, Any] = {"revision": revision} if revision else {}
     try:
-        pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(
-            path_or_id, torch_dtype=dtype, local_files_only=offline or Path(path_or_id).is_dir(), **extra
-        )  # fmt: skip
+        pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(path_or_id, dtype=dtype, local_files_only=offline or Path(path_or_id).is_dir(), **extra)
     except (OSError, ValueError) as error:
         hint = "give a folder with model_index.json, or download it: huggingface-cli download " + path_or_id
         raise MissingWeightsError(f"cannot load the base {path_or_id!r}: {error}", hint) from error

@@ -1,4 +1,4 @@
-"""The sampling loop: rows of many prompts at once, padded so that an image does not depend on its batch."""
+"""The sampling loop: rows of many prompts at once, in blocks of one size so that an image does not depend on its batch."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from conceptbench.core.schemas import Sampler
-from conceptbench.models.conditions import Condition, Encoded
-from conceptbench.models.rows import ROWS, padded
+from conceptbench.models.conditions import Condition
 from conceptbench.models.runtime import Runtime
 from conceptbench.models.schedulers import make_scheduler, step_takes_generator, timesteps_of
 
@@ -18,21 +17,19 @@ if TYPE_CHECKING:
     from conceptbench.models.base import Base
 
 
-def _padded_rows(encoded: Encoded) -> Encoded:
-    missing = -len(encoded) % ROWS
-    return Encoded.cat([encoded, encoded[-1:].expand(missing)]) if missing else encoded
-
-
 Observer = Callable[[Tensor, Tensor, Sequence[Tensor]], None]
 
 
 @torch.inference_mode()
-def denoise(base: Base, conditions: Sequence[Condition], seeds: Sequence[int], sampler: Sampler, until: int | None = None, *, observe: Observer | None = None) -> Tensor:
+def denoise(
+    base: Base, conditions: Sequence[Condition], seeds: Sequence[int], sampler: Sampler, until: int | None = None, *, observe: Observer | None = None
+) -> Tensor:
     """Denoises a batch with classifier-free guidance.
 
     Args:
         base: the model, with whatever erasure is applied to it; an erasure's runtime rewrites conditions and guidance.
-        conditions, seeds: one of each an image.
+        conditions: what each image shows.
+        seeds: each image's noise.
         sampler: scheduler, steps and guidance.
         until: stop after so many steps; None for all.
         observe: called at each step with t (scalar), x_t (N, C, h, w) and the native predictions [unconditional, conditional].
@@ -49,7 +46,7 @@ def denoise(base: Base, conditions: Sequence[Condition], seeds: Sequence[int], s
     extra = runtime.extra_texts(asked) if guided else None
     if extra is not None:
         groups.append(extra)
-    encoded = _padded_rows(base.encode([t for g in groups for t in g]).to(base.device, base.dtype))
+    encoded = base.encode([t for g in groups for t in g]).to(base.device, base.dtype)
     scheduler = make_scheduler(base.pipeline.scheduler, sampler.scheduler)
     timesteps = timesteps_of(scheduler, sampler.steps, base.device)
     x = base.initial_noise(seeds, sampler.size) * scheduler.init_noise_sigma
@@ -58,11 +55,10 @@ def denoise(base: Base, conditions: Sequence[Condition], seeds: Sequence[int], s
     if step_takes_generator(scheduler):  # noise of ancestral samplers, one stream an image, apart from the initial one
         step_arguments["generator"] = [torch.Generator().manual_seed(s + 2**42) for s in seeds]
     for i, t in enumerate(timesteps[:until]):
-        rows = padded(torch.cat([scheduler.scale_model_input(x, t)] * len(groups)))
-        out = base.predict(rows, t, encoded, to="native")[: len(groups) * len(x)].chunk(len(groups))
+        rows = torch.cat([scheduler.scale_model_input(x, t)] * len(groups))
+        out = base.predict_exactly(rows, t, encoded).chunk(len(groups))
         if observe is not None:
             observe(t, x, out)
         native = runtime.guide(out[0], out[1], out[2] if extra is not None else None, scale, i) if guided else out[0]
         x = scheduler.step(native, t, x, **step_arguments, return_dict=False)[0]
     return x
-

@@ -34,7 +34,7 @@ class NoisyBatch:
 
 
 def draw_seeds(n: int, generator: torch.Generator) -> list[int]:
-    """n odd noise seeds: training never meets the even ones of held-out images."""
+    """N odd noise seeds: training never meets the even ones of held-out images."""
     return [2 * int(i) + 1 for i in torch.randint(2**40, (n,), generator=generator)]
 
 

@@ -36,8 +36,10 @@ def aligned_tokens(base: Base, text: str, phrase: str, guide_text: str, guide_ph
 
     Args:
         base: encodes.
-        text, phrase: a prompt and the concept's phrase in it.
-        guide_text, guide_phrase: the prompt with the guide instead.
+        text: a prompt.
+        phrase: the concept's phrase in it.
+        guide_text: the prompt with the guide instead.
+        guide_phrase: the guide's phrase in that.
         span: ``last``: the last token of each; ``end``: from there to the end of the padding, cut to the same length.
 
     Returns:

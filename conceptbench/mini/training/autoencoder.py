@@ -24,9 +24,15 @@ def build_autoencoder(scaling_factor: float = 1.0) -> AutoencoderKL:
     """The architecture; ``scaling_factor`` makes the latents' standard deviation 1."""
     blocks = ("DownEncoderBlock2D",) * 3
     return AutoencoderKL(
-        block_out_channels=(32, 64, 96), down_block_types=blocks, up_block_types=("UpDecoderBlock2D",) * 3, layers_per_block=1,
-        latent_channels=8, norm_num_groups=16, sample_size=32, scaling_factor=scaling_factor,
-    )  # fmt: skip
+        block_out_channels=(32, 64, 96),
+        down_block_types=blocks,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        layers_per_block=1,
+        latent_channels=8,
+        norm_num_groups=16,
+        sample_size=32,
+        scaling_factor=scaling_factor,
+    )
 
 
 def _gradients(x: Tensor) -> tuple[Tensor, Tensor]:

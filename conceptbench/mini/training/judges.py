@@ -85,7 +85,9 @@ def labelled(work: Path, count: int, seed: int) -> Labelled:
     if not path.exists():
         with ProcessPoolExecutor() as pool:
             chunks = list(pool.map(labelled_chunk, [seed * 100_000 + i for i in range(count // CHUNK)]))
-        np.savez(path, images=np.concatenate([c[0] for c in chunks]), labels=np.concatenate([c[1] for c in chunks]), grids=np.concatenate([c[2] for c in chunks]))
+        np.savez(
+            path, images=np.concatenate([c[0] for c in chunks]), labels=np.concatenate([c[1] for c in chunks]), grids=np.concatenate([c[2] for c in chunks])
+        )
     with np.load(path) as file:
         images = torch.from_numpy(file["images"]).permute(0, 3, 1, 2).contiguous()
         subject, style, identity = torch.from_numpy(file["labels"]).unbind(1)
@@ -174,11 +176,19 @@ def clip_config(vocabulary: int, eos: int) -> dict[str, object]:
         "model_cfg": {
             "embed_dim": 128,
             "vision_cfg": {"image_size": IMAGE_SIZE, "layers": 4, "width": 128, "head_width": 32, "patch_size": 4},
-            "text_cfg": {"context_length": LENGTH, "vocab_size": vocabulary, "width": 128, "heads": 4, "layers": 2, "hf_tokenizer_name": "local",
-                         "pool_type": "eos", "eos_id": eos},
+            "text_cfg": {
+                "context_length": LENGTH,
+                "vocab_size": vocabulary,
+                "width": 128,
+                "heads": 4,
+                "layers": 2,
+                "hf_tokenizer_name": "local",
+                "pool_type": "eos",
+                "eos_id": eos,
+            },
         },
         "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "shortest"},
-    }  # fmt: skip
+    }
 
 
 def train_clip(work: Path, steps: int | None = None) -> Path:

@@ -34,8 +34,12 @@ def build_tokenizer(captions: list[str]) -> CLIPTokenizer:
     trainer.train_from_iterator(
         sorted(set(captions)),
         trainers.BpeTrainer(
-            vocab_size=VOCABULARY, initial_alphabet=alphabet, end_of_word_suffix="</w>", special_tokens=["<|startoftext|>", "<|endoftext|>"], show_progress=False
-        ),  # fmt: skip
+            vocab_size=VOCABULARY,
+            initial_alphabet=alphabet,
+            end_of_word_suffix="</w>",
+            special_tokens=["<|startoftext|>", "<|endoftext|>"],
+            show_progress=False,
+        ),
     )
     merges = [tuple(m) for m in json.loads(trainer.to_str())["model"]["merges"]]
     tokens = alphabet + [c + "</w>" for c in alphabet] + ["".join(m) for m in merges] + ["<|startoftext|>", "<|endoftext|>"]
@@ -46,9 +50,17 @@ def build_tokenizer(captions: list[str]) -> CLIPTokenizer:
 def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     """CLIP's text transformer at width 256 with two layers."""
     config = CLIPTextConfig(
-        vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=2 * WIDTH, num_hidden_layers=2, num_attention_heads=8, max_position_embeddings=LENGTH,
-        projection_dim=WIDTH, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=8,
+        max_position_embeddings=LENGTH,
+        projection_dim=WIDTH,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     return CLIPTextModel(config)
 
 

@@ -17,17 +17,28 @@ from conceptbench.mini.training.text import WIDTH
 
 SEED = 13
 BATCH = 64
-SCHEDULE = Schedule(steps=9000, lr=1.2e-3, ema=0.9995, save_every=200)
+SCHEDULE = Schedule(steps=6000, lr=1.2e-3, ema=0.9995, save_every=200)
 CAPTION_DROPOUT = 0.1
 MIN_SNR = 5.0
 
 
 def build_unet() -> UNet2DConditionModel:
-    """About 0.25 GFLOP a row at 8 x 8: two levels with cross-attention, one attn2 in the middle, eight heads."""
+    """About 0.23 GFLOP a row at 8 x 8: five cross-attention layers, one of them in the middle, eight heads.
+
+    The last up block has no attention: at 8 x 8 it costs a fifth of the time on a CPU and the pictures do not need it.
+    """
     return UNet2DConditionModel(
-        sample_size=8, in_channels=8, out_channels=8, block_out_channels=(64, 160), layers_per_block=1, cross_attention_dim=WIDTH, attention_head_dim=8, norm_num_groups=16,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-    )  # fmt: skip
+        sample_size=8,
+        in_channels=8,
+        out_channels=8,
+        block_out_channels=(64, 160),
+        layers_per_block=1,
+        cross_attention_dim=WIDTH,
+        attention_head_dim=8,
+        norm_num_groups=16,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    )
 
 
 def build_scheduler() -> DDIMScheduler:
@@ -87,9 +98,14 @@ def train_unet(work: Path, steps: int | None = None) -> Path:
 def save_pipeline(work: Path, unet: UNet2DConditionModel) -> Path:
     """Puts the parts together as a stock StableDiffusionPipeline, in half precision."""
     pipeline = StableDiffusionPipeline(
-        vae=AutoencoderKL.from_pretrained(work / "vae"), text_encoder=CLIPTextModel.from_pretrained(work / "text_encoder"),
-        tokenizer=CLIPTokenizer.from_pretrained(work / "tokenizer"), unet=unet, scheduler=build_scheduler(),
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
+        vae=AutoencoderKL.from_pretrained(work / "vae"),
+        text_encoder=CLIPTextModel.from_pretrained(work / "text_encoder"),
+        tokenizer=CLIPTokenizer.from_pretrained(work / "tokenizer"),
+        unet=unet,
+        scheduler=build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
     pipeline.to(torch.float16).save_pretrained(work / "base")
     return work / "base"

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import os
+import socket
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+import tiny
+import torch
+
+torch.set_num_threads(1)  # tiny tensors: threads would only wait for each other
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch):
+    """Nothing in the tests may reach the network."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError(f"network access: {args}")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory):
+    return {f: tiny.save(f, tmp_path_factory.mktemp(f)) for f in tiny.FAMILIES}
+
+
+@pytest.fixture(params=tiny.FAMILIES)
+def base(request, folders):
+    from conceptbench.models.families import load_base
+
+    return load_base(str(folders[request.param]))
+
+
+@pytest.fixture
+def sd1(folders):
+    from conceptbench.models.families import load_base
+
+    return load_base(str(folders["sd1"]))

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from conceptbench.core.errors import UserInputError, nearest, unknown_name
+from conceptbench.core.manifests import load_concepts, load_prompts, load_suite, names_in, prompts_for, task_concepts
+from conceptbench.core.schemas import Sampler, Task
+
+
+@pytest.mark.parametrize("name", names_in("suites"))
+def test_shipped_suites_are_whole(name):
+    """Every suite loads, every concept has enough distinct held-out prompts, anchors and neighbours exist."""
+    suite = load_suite(name)
+    assert suite.name == name
+    concepts = load_concepts(suite.concepts)
+    for task in suite.tasks:
+        for concept in (*task.targets, *task.retained):
+            texts = {r.text for r in prompts_for(task.prompts.set, task.prompts.split, [concept])}
+            assert len(texts) >= 20, (name, concept)
+            assert set(concepts[concept].neighbours) <= set(concepts)
+        assert task.targets and task.retained
+
+
+def test_development_and_held_out_prompts_are_apart():
+    for name in names_in("sets"):
+        rows = load_prompts(name)
+        by_split = {s: {r.text for r in rows if r.split == s} for s in ("development", "heldout")}
+        assert by_split["development"] and not by_split["development"] & by_split["heldout"]
+
+
+def test_nothing_is_evaluated_on_a_text_that_erases():
+    """No held-out or development prompt is a training text of any concept."""
+    erasing = {t for c in load_concepts("mini").values() for t in c.texts()}
+    assert not erasing & {r.text for r in load_prompts("mini")}
+
+
+def test_explicit_prompts_never_name_a_mark():
+    assert not [r.text for r in load_prompts("mini") if r.concept == "marks" and "mark" in r.text]
+
+
+def suite_file(tmp_path, **changes):
+    value = yaml.safe_load(yaml.safe_dump(load_suite("mini").model_dump(mode="json")))
+    value.update(changes)
+    path = tmp_path / "suite.yaml"
+    path.write_text(yaml.safe_dump(value, sort_keys=False))
+    return path
+
+
+def test_every_problem_is_reported_with_its_line(tmp_path):
+    path = suite_file(tmp_path)
+    text = path.read_text().replace("images_per_prompt: 1", "image_per_prompt: 1").replace("steps: 10", "steps: many")
+    path.write_text(text)
+    with pytest.raises(UserInputError) as caught:
+        load_suite(str(path))
+    lines = text.splitlines()
+    message = str(caught.value)
+    assert "2 problem(s)" in message
+    assert f"suite.yaml:{lines.index('image_per_prompt: 1') + 1}: image_per_prompt: unknown key; did you mean 'images_per_prompt'?" in message
+    assert f"suite.yaml:{lines.index('  steps: many') + 1}: sampler.steps" in message and "'many'" in message
+
+
+def test_unknown_key_deep_inside(tmp_path):
+    path = suite_file(tmp_path)
+    path.write_text(path.read_text().replace("  guidance: 3.0", "  guidanc: 3.0"))
+    with pytest.raises(UserInputError, match=r"sampler.guidanc: unknown key; did you mean 'guidance'"):
+        load_suite(str(path))
+
+
+def test_unknown_concept_and_suite(tmp_path):
+    tasks = [{"id": "a", "targets": ["Ada Mos"], "prompts": {"set": "mini"}}]
+    with pytest.raises(UserInputError, match="did you mean 'Ada Moss'"):
+        load_suite(str(suite_file(tmp_path, tasks=tasks)))
+    with pytest.raises(UserInputError, match="unknown suite 'minni'; did you mean 'mini'"):
+        load_suite("minni")
+    with pytest.raises(UserInputError, match="unknown suite"):
+        load_suite("../mini")
+    with pytest.raises(UserInputError, match="no such file"):
+        load_suite("nowhere.yaml")
+
+
+def test_yaml_that_is_none(tmp_path):
+    (tmp_path / "x.yaml").write_text("name: [1, 2\nversion")
+    with pytest.raises(UserInputError, match=r"x\.yaml:\d+: not valid YAML"):
+        load_suite(str(tmp_path / "x.yaml"))
+
+
+def test_a_concept_cannot_be_target_and_retained():
+    with pytest.raises(ValueError, match="both target and retained: a"):
+        Task.model_validate({"id": "t", "targets": ["a"], "retained": ["a"], "prompts": {"set": "x"}})
+    with pytest.raises(ValueError, match="anchors for what is no target: b"):
+        Task.model_validate({"id": "t", "targets": ["a"], "anchors": {"b": "c"}, "prompts": {"set": "x"}})
+
+
+def test_a_tasks_anchor_wins():
+    suite = load_suite("mini")
+    task = suite.tasks[1].model_copy(update={"anchors": {"church": "a tree"}})
+    assert task_concepts(suite, task)["church"].anchor == "a tree" != load_concepts("mini")["church"].anchor
+
+
+def test_missing_prompts_are_an_error():
+    with pytest.raises(UserInputError, match="no heldout prompts for: nobody"):
+        prompts_for("mini", "heldout", ["fish", "nobody"])
+
+
+def test_prompt_ids_are_unique(tmp_path):
+    (tmp_path / "p.csv").write_text("prompt_id,text,concept\na,x,c\na,y,c\n")
+    with pytest.raises(UserInputError, match="'a' occurs twice"):
+        load_prompts(str(tmp_path / "p.csv"))
+
+
+def test_errors_teach():
+    error = unknown_name("eraser", "esdx", ["esd-x", "uce"], "conceptbench list erasers")
+    assert error.exit_code == 2 and "did you mean 'esd-x'" in str(error) and "conceptbench list erasers" in str(error)
+    assert nearest("zzz", ["esd", "uce"]) is None
+    with pytest.raises(ValueError, match="scheduler"):
+        Sampler(scheduler="ddimm")

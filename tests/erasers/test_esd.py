@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from erasing import SAMPLER, TARGET, PlainContext, assert_base_untouched, request, snapshot
+
+from conceptbench.erasers.esd import ESD, ESDConfig, esd_target
+from conceptbench.erasers.shared.latents import TrajectoryBank, partly_denoised
+from conceptbench.models.groups import select
+from conceptbench.models.schedulers import make_scheduler
+
+QUICK = {"steps": 3, "batch": 2, "lr": 1e-3, "denoising_steps": 4, "bank": 4}
+
+
+def hand_trajectory(base, text, seed, steps, guidance, k):
+    """A DDIM loop written out, one image, from the update's formula: the latent after k steps and its timestep."""
+    t_all = make_scheduler(base.pipeline.scheduler, "ddim")
+    t_all.set_timesteps(steps)
+    alphas, stride = base.alphas, 1000 // steps
+    x = base.initial_noise([seed])
+    c, u = base.encode([text]), base.encode([""])
+    for t in t_all.timesteps[:k]:
+        e_u, e_c = base.predict(x, t[None], u), base.predict(x, t[None], c)
+        e = e_u + guidance * (e_c - e_u)
+        a = alphas[t]
+        previous = int(t) - stride
+        a_prev = alphas[previous] if previous >= 0 else alphas[0]
+        x0 = (x - (1 - a).sqrt() * e) / a.sqrt()
+        x = a_prev.sqrt() * x0 + (1 - a_prev).sqrt() * e
+    return x, t_all.timesteps[k]
+
+
+def test_target_formula():
+    cond, uncond = torch.tensor([3.0]), torch.tensor([1.0])
+    assert esd_target(cond, uncond, 1.0) == -1.0  # 1 - 1 * (3 - 1)
+    assert esd_target(cond, uncond, 0.0) == uncond
+    # the released code's target with eta + 1, written with the conditional prediction first
+    assert torch.equal(cond - 2.0 * (cond - uncond), esd_target(cond, uncond, 1.0))
+
+
+@torch.no_grad()
+def test_bank_lies_on_hand_written_trajectories(base):
+    generator = torch.Generator().manual_seed(5)
+    bank = TrajectoryBank(base, ["ab", "a ab"], 3, SAMPLER, generator)
+    seeds = [2 * int(i) + 1 for i in torch.randint(2**40, (3,), generator=torch.Generator().manual_seed(5))]
+    for i, text in enumerate(["ab", "a ab", "ab"]):
+        for k in range(4):
+            x, t = hand_trajectory(base, text, seeds[i], 4, 3.0, k)
+            assert torch.allclose(bank.x[k, i], x[0], atol=2e-4) and bank.t[k, i] == t
+            assert torch.allclose(bank.cond[k, i], base.predict(x, t[None], base.encode([text]))[0], atol=2e-4)
+            assert torch.allclose(bank.uncond[k, i], base.predict(x, t[None], base.encode([""]))[0], atol=2e-4)
+
+
+def test_partial_denoising_uses_the_current_model_and_the_frozen_teacher(sd1):
+    originals = {n: p.data for n, p in sd1.parameters("xattn").items()}
+    moved = {n: v + 0.2 for n, v in originals.items()}
+    generator = torch.Generator().manual_seed(8)
+    with sd1.swapped(moved):
+        batch = partly_denoised(sd1, ["ab", "a"], SAMPLER, generator, originals)
+        k = int(torch.randint(4, (1,), generator=torch.Generator().manual_seed(8)))
+        seeds = torch.Generator().manual_seed(8)
+        torch.randint(4, (1,), generator=seeds)
+        drawn = [2 * int(i) + 1 for i in torch.randint(2**40, (2,), generator=seeds)]
+        with torch.no_grad():
+            x, t = hand_trajectory(sd1, "ab", drawn[0], 4, 3.0, k)
+    assert k > 0 and torch.allclose(batch.x_t[0], x[0], atol=2e-4) and batch.t[0] == t
+    with torch.no_grad():
+        expected = sd1.predict(batch.x_t, batch.t, sd1.encode(["ab", "a"]))
+    assert torch.allclose(batch.cond, expected, atol=1e-5)  # the base, not the moved model
+
+
+@pytest.mark.parametrize("latents", ["current", "base"])
+def test_one_step_equals_autograd_by_hand(sd1, latents):
+    """Adam's first step is lr * sign(gradient): compare signs and sizes with a gradient computed here."""
+    config = ESDConfig(**{**QUICK, "steps": 1, "lr": 1e-4, "latents": latents})
+    erasure = ESD().erase(sd1, request(), config, PlainContext(3))
+    generator = torch.Generator().manual_seed(3)
+    if latents == "base":
+        batch = TrajectoryBank(sd1, ["ab"], 4, SAMPLER, generator).draw(2, generator)
+    else:
+        torch.randint(1, (2,), generator=generator)
+        batch = partly_denoised(sd1, ["ab", "ab"], SAMPLER, generator, {})
+    parameters = select(sd1.unet, "xattn")
+    for p in parameters.values():
+        p.requires_grad_(True)
+    predicted = sd1.unet(batch.x_t, batch.t, encoder_hidden_states=sd1.encode(["ab", "ab"]).hidden).sample
+    loss = ((predicted - (2 * batch.uncond - batch.cond)) ** 2).mean()
+    gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
+    for p in parameters.values():
+        p.requires_grad_(False)
+    for name, change in erasure.changes[0].tensors.items():
+        g = gradients[name]
+        assert torch.allclose(change, -1e-4 * g / (g.abs() + 1e-8), atol=2e-6), name
+
+
+@pytest.mark.parametrize(("variant", "group"), [("x", "xattn"), ("u", "noxattn"), ("strict", "kv"), ("full", "full")])
+def test_only_the_variants_parameters_change(base, variant, group):
+    before = snapshot(base)
+    config = ESDConfig(**{**QUICK, **ESD.variants[variant], "latents": "base"})
+    erasure = ESD().erase(base, request(), config, PlainContext())
+    assert_base_untouched(base, before)
+    assert set(erasure.changes[0].tensors) <= set(select(base.unet, group))
+    assert len(erasure.changes[0].tensors) > 0.5 * len(select(base.unet, group))
+
+
+def test_same_seed_same_bytes_and_loss_falls(sd1):
+    config = ESDConfig(**{**QUICK, "steps": 12, "latents": "base"})
+    context = PlainContext(1)
+    first = ESD().erase(sd1, request(), config, context)
+    assert first.weights_hash() == ESD().erase(sd1, request(), config, PlainContext(1)).weights_hash()
+    assert first.weights_hash() != ESD().erase(sd1, request(), config, PlainContext(2)).weights_hash()
+    assert sum(context.losses[-4:]) < sum(context.losses[:4])
+
+
+def test_texts_of_the_target_are_used(sd1):
+    bare = ESD().erase(sd1, request(), ESDConfig(**QUICK, latents="base", texts=1), PlainContext())
+    both = ESD().erase(sd1, request(TARGET), ESDConfig(**QUICK, latents="base", texts=2), PlainContext())
+    assert bare.weights_hash() != both.weights_hash()

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from erasing import KEPT, TARGET, PlainContext, assert_base_untouched, request, snapshot
+
+from conceptbench.core.errors import UserInputError
+from conceptbench.erasers.shared.spans import aligned_tokens, last_token
+from conceptbench.erasers.uce import UCE, UCEConfig, closed_form
+
+
+def problem(seed=0, out=6, d=5, n=3, m=4):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(a, d, generator=generator, dtype=torch.float64) for a in (out, n, n, m)]
+
+
+def objective(w1, w, c, g, p, ridge, ae, ap):
+    return ae * ((w1 @ c.T - w @ g.T) ** 2).sum() + ap * ((w1 @ p.T - w @ p.T) ** 2).sum() + ridge * ((w1 - w) ** 2).sum()
+
+
+def test_gradient_of_the_objective_is_zero_there():
+    w, c, g, p = problem()
+    w1 = closed_form(w, c, g, p, ridge=0.3, erase_scale=1.4, preserve_scale=0.7).requires_grad_(True)
+    (gradient,) = torch.autograd.grad(objective(w1, w, c, g, p, 0.3, 1.4, 0.7), w1)
+    assert gradient.abs().max() < 1e-11
+    wrong = closed_form(w, c, -g, p, ridge=0.3, erase_scale=1.4, preserve_scale=0.7)  # a planted sign error is seen
+    (gradient,) = torch.autograd.grad(objective(wrong.requires_grad_(True), w, c, g, p, 0.3, 1.4, 0.7), wrong)
+    assert gradient.abs().max() > 0.1
+
+
+def test_equals_stacked_least_squares():
+    w, c, g, p = problem(1)
+    left = torch.cat([2**0.5 * c, 0.5**0.5 * p, 0.1**0.5 * torch.eye(5, dtype=torch.float64)])
+    right = torch.cat([2**0.5 * g @ w.T, 0.5**0.5 * p @ w.T, 0.1**0.5 * w.T])
+    expected = torch.linalg.lstsq(left, right).solution.T
+    assert torch.allclose(closed_form(w, c, g, p, ridge=0.1, erase_scale=2.0, preserve_scale=0.5), expected, atol=1e-11)
+
+
+def test_limits():
+    w, c, g, p = problem(2, m=2)
+    same = closed_form(w, c, g, p, ridge=0.5, erase_scale=0.0, preserve_scale=1.0)
+    assert torch.allclose(same, w, atol=1e-12)
+    kept = closed_form(w, c, g, p, ridge=0.5, erase_scale=1.0, preserve_scale=1e9)
+    assert ((kept - w) @ p.T).abs().max() < 1e-7
+    free = closed_form(w, c, g, p[:0], ridge=1e-10, erase_scale=1.0, preserve_scale=0.0)
+    assert torch.allclose(free @ c.T, w @ g.T, atol=1e-6)
+
+
+def test_tokens_are_aligned_from_the_last_subject_token(sd1):
+    x, y = aligned_tokens(sd1, "a ab", "ab", "a cde", "cde", "end")
+    a, b = last_token(sd1, "a ab", "ab"), last_token(sd1, "a cde", "cde")
+    length = len(sd1.tokenize(""))
+    assert len(x) == len(y) == length - max(a, b)
+    assert torch.equal(x[0], sd1.encode(["a ab"]).hidden[0, a]) and torch.equal(y[0], sd1.encode(["a cde"]).hidden[0, b])
+    one, _ = aligned_tokens(sd1, "a ab", "ab", "", "", "last")
+    assert one.shape[0] == 1 and last_token(sd1, "", " ") == 0
+    with pytest.raises(UserInputError, match="'zz' are not in 'a ab'"):
+        last_token(sd1, "a ab", "zz")
+
+
+@pytest.mark.parametrize("span", ["last", "end"])
+def test_maps_target_to_anchor_and_changes_only_keys_and_values(base, span):
+    before = snapshot(base)
+    config = UCEConfig(span=span, ridge=1e-8, preserve=False, preserve_empty=False)
+    erasure = UCE().erase(base, request(), config, PlainContext())
+    assert_base_untouched(base, before)
+    assert set(erasure.changes[0].tensors) == set(base.parameters("kv"))
+    c, g = aligned_tokens(base, "ab", "ab", "cd", "cd", span)
+    name, weight = next(iter(base.parameters("kv").items()))
+    wanted = c[:1] @ weight.T * 0 + g[:1] @ weight.T
+    with erasure.applied(base):
+        assert torch.allclose(c[:1] @ weight.T, wanted, atol=5e-3), name
+
+
+def test_retained_concepts_move_less_when_they_are_kept(sd1):
+    p = sd1.encode(["ef"]).hidden[0]
+    weight = next(iter(sd1.parameters("kv").values()))
+    moved = {}
+    for preserve in (True, False):
+        with (
+            UCE()
+            .erase(sd1, request(TARGET, retained=(KEPT,)), UCEConfig(preserve=preserve, preserve_empty=False, preserve_scale=10.0, ridge=0.01), PlainContext())
+            .applied(sd1)
+        ):
+            moved[preserve] = weight.detach().clone()
+    drift = {k: ((w - weight) @ p.T).norm() for k, w in moved.items()}
+    assert drift[True] < 0.5 * drift[False]
+
+
+@pytest.mark.parametrize("preset", ["paper", "released", "mini"])
+def test_shipped_presets_run(sd1, preset):
+    from conceptbench.engine.lineup import resolve
+
+    entry = resolve(f"uce:{preset}", family="sd1", tier="paper")
+    assert UCE().erase(sd1, request(), entry.config, PlainContext()).changes[0].tensors
