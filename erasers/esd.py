@@ -27,7 +27,7 @@ class ESDConfig(TrainingConfig):
         latents: ``current``: x_t from partial denoising with the model being trained (paper); ``base``: from a bank of the
             frozen base's trajectories, made once (the released diffusers code also takes x_t from the frozen base).
         bank: trajectories in the bank.
-        texts: how many of a concept's training texts are used; 1 is its bare name, as in the paper.
+        texts: in how many of its training templates each phrase of a concept is used; 1 is the bare phrase, as in the paper.
     """
 
     negative_guidance: float = 1.0

@@ -29,7 +29,7 @@ class UCEConfig(EraserConfig):
         erase_scale: alpha_e.
         preserve_scale: alpha_p; None for max(0.1, 1 / number of kept texts).
         ridge: lambda, the pull towards the old weights.
-        texts: how many of a concept's training texts are used.
+        texts: in how many of its training templates each phrase of a concept is used; 1 is the bare phrase.
     """
 
     span: Span = "end"
@@ -94,7 +94,7 @@ class UCE(Eraser[UCEConfig]):
         for phrase in concept.phrases:
             for template in concept.templates[: config.texts]:
                 to = concept.anchor if config.guide == "anchor" else config.guide
-                found.append((template.format(phrase), phrase, template.format(to) if to else "", to))
+                found.append((template.format(phrase), phrase, template.format(to) if to.strip() else to, to))
         return found
 
     def _kept(self, base: Base, texts: Sequence[tuple[str, str]], config: UCEConfig) -> Tensor:

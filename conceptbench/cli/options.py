@@ -71,8 +71,8 @@ def planned(
 
     specs = list(dict.fromkeys(erasers if erasers else suite.erasers))
     for spec in specs:
-        resolve(spec, family="sd1", tier="mini" if (base_name or suite.base) == "mini" else "paper")
+        resolve(spec, family=None, tier="mini" if (base_name or suite.base) == "mini" else "paper")
     check_device(device)
     base = load_base(base_name or suite.base, device=device)
-    entries = [resolve(spec, family=base.info.family, tier=base.info.tier) for spec in specs]
+    entries = list({e.spec: e for e in (resolve(spec, family=base.info.family, tier=base.info.tier) for spec in specs)}.values())
     return base, make_plan(suite, base.info, entries, limit=limit, train_seed=seed, split="development" if development else None)

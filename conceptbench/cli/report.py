@@ -18,5 +18,5 @@ def report(
     from conceptbench.engine.report import report_from_results
     from conceptbench.engine.store import Store
 
-    page = report_from_results(output, Store(options.store_root(store)))
+    page = report_from_results(output, None if store is None else Store(store))
     print(page)

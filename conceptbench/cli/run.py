@@ -11,6 +11,7 @@ import typer
 from conceptbench.cli import options
 
 if TYPE_CHECKING:
+    from conceptbench.core.results import ResultRow
     from conceptbench.engine.progress import Reporter
 
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder for leaderboard.csv, results.json and report.html. Default: runs/SUITE.")]
@@ -37,13 +38,13 @@ def run(
     from conceptbench.engine.store import Store
 
     loaded, plan = options.planned(suite, eraser, base, limit, seed, device, plugin, development=development)
-    folder = output or Path("runs") / plan.suite.name
+    folder = output or Path("runs") / (plan.suite.name + ("-development" if development else ""))
     where = Store(options.store_root(store))
     for note in loaded.info.notes:
         print(f"note: {note}", file=sys.stderr)
-    runner = Runner(loaded, plan, where, batch=batch, train_seed=seed, reporter=_reporter())
+    runner = Runner(loaded, plan, where, batch=batch, reporter=_reporter())
     outcome = runner.run()
-    write_results(outcome, runner.judges, folder)
+    write_results(outcome, runner.judges, folder, where)
     report_from_results(folder, where)
     work = outcome.work
     rates = {f"erase/{r.eraser}:{r.preset}": r.erase_seconds for r in outcome.rows if r.erase_seconds is not None}
@@ -69,31 +70,29 @@ def _reporter() -> Reporter:
     return Bars()
 
 
-def _print_table(rows: list, erased: str, kept: str) -> None:  # type: ignore[type-arg]
+def _print_table(rows: list[ResultRow], erased: str, kept: str) -> None:
     """The leaderboard on the terminal: one line an eraser and task."""
     from rich.console import Console
     from rich.table import Table
 
-    def cell(task: str, eraser: str, metric: str, role: str) -> str:
-        row = next((r for r in rows if (r.task, r.eraser, r.metric, r.role, r.concept) == (task, eraser, metric, role, "*")), None)
-        if row is None or row.value is None:
-            return "-"
-        if row.unit == "rate":
-            return f"{100 * row.value:.0f} [{100 * row.ci_low:.0f}, {100 * row.ci_high:.0f}]" if row.ci_low is not None else f"{100 * row.value:.0f}"
-        return f"{row.value:.1f} [{row.ci_low:.1f}, {row.ci_high:.1f}]" if row.ci_low is not None else f"{row.value:.1f}"
+    from conceptbench.engine.report import row_names
 
-    table = Table(title="per cent with 95 % intervals; n and protocols are in leaderboard.csv", title_justify="left")
-    for head in ("task", "eraser", f"{erased} (target)", f"{kept} (retained)", "nothing (target)", "nothing (retained)", "CLIP (target)", "CLIP (retained)"):
+    overall = {(r.task, r.eraser, r.preset, r.metric, r.role): r for r in rows if r.concept == "*"}
+    names = row_names([(r.eraser, r.preset) for r in rows])
+    columns = [(erased, "target"), (kept, "retained"), ("nothing", "target"), ("nothing", "retained"), ("clip_score", "target"), ("clip_score", "retained")]
+    table = Table(title="per cent (CLIP: cosine x 100) with 95 % intervals; n and protocols are in leaderboard.csv", title_justify="left")
+    for head in ("task", "eraser", *(f"{metric} ({role})" for metric, role in columns)):
         table.add_column(head, no_wrap=True)
-    for task, eraser in dict.fromkeys((r.task, r.eraser) for r in rows):
-        table.add_row(
-            task,
-            eraser,
-            cell(task, eraser, erased, "target"),
-            cell(task, eraser, kept, "retained"),
-            cell(task, eraser, "nothing", "target"),
-            cell(task, eraser, "nothing", "retained"),
-            cell(task, eraser, "clip_score", "target"),
-            cell(task, eraser, "clip_score", "retained"),
-        )
-    Console(width=None if sys.stdout.isatty() else 150).print(table)
+    for task, eraser, preset in dict.fromkeys((r.task, r.eraser, r.preset) for r in rows):
+        table.add_row(task, names[eraser, preset], *(_cell(overall.get((task, eraser, preset, metric, role))) for metric, role in columns))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _cell(row: ResultRow | None) -> str:
+    if row is None or row.value is None:
+        return "-"
+    scale, digits = (100, 0) if row.unit == "rate" else (1, 1)
+    value = f"{scale * row.value:.{digits}f}"
+    if row.ci_low is None or row.ci_high is None:
+        return value
+    return f"{value} [{scale * row.ci_low:.{digits}f}, {scale * row.ci_high:.{digits}f}]"

@@ -45,6 +45,12 @@ class UnitFailedError(ConceptBenchError):
     exit_code = EXIT_FAILED_UNITS
 
 
+class BaseChangedError(ConceptBenchError):
+    """An eraser did not put the base back; fatal, because everything after it would be measured on another model."""
+
+    exit_code = EXIT_FAILED_UNITS
+
+
 class StoreError(ConceptBenchError):
     """A file in the store is damaged or foreign."""
 

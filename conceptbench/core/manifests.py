@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from conceptbench.core.errors import UserInputError, nearest, unknown_name
+from conceptbench.core.registry import JUDGES, METRICS
 from conceptbench.core.schemas import Concept, PromptRow, Split, Suite, Task
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -83,7 +84,7 @@ def parse(model: type[Model], value: Any, path: Path) -> Model:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        text = path.read_text(encoding="utf-8") if path.suffix == ".yaml" and path.is_file() else ""
         problems = []
         for item in error.errors():
             line = _line_of(text, item["loc"]) if text else None
@@ -137,6 +138,11 @@ def load_suite(name: str) -> Suite:
         for concept in (*task.targets, *task.retained):
             if concept not in concepts:
                 raise unknown_name(f"concept of task {task.id!r} in {path.name}", concept, concepts)
+    for spec in suite.metrics:
+        if spec.metric not in METRICS.names():
+            raise unknown_name(f"metric in {path.name}", spec.metric, METRICS.names(), "conceptbench list metrics")
+        if spec.judge is not None and spec.judge not in JUDGES.names():
+            raise unknown_name(f"judge in {path.name}", spec.judge, JUDGES.names(), "conceptbench list judges")
     return suite
 
 

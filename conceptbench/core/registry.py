@@ -94,7 +94,8 @@ class Registry:
         if attribute is not None and attribute not in classes:
             raise unknown_name(f"{self.kind} class in {path.name}", attribute, classes)
         plugin = classes[attribute] if attribute else next(iter(classes.values()))
-        name = getattr(plugin, "name", "") or plugin.__name__.lower()
+        name = str(getattr(plugin, "name", "") or plugin.__name__.lower())
+        plugin.name = name
         self.add(name, plugin)
         return name
 

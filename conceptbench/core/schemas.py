@@ -25,7 +25,7 @@ class Concept(Strict):
         kind: identity, object, style or explicit.
         subcategory: e.g. person, franchise, animal, brand, food.
         phrases: how prompts say it; the first is the usual one.
-        templates: prompts around a phrase, with ``{}`` for it; used to erase, never to evaluate.
+        templates: prompts around a phrase, with ``{}`` for it, the bare one first; used to erase, never to evaluate.
         anchor: what a targeted eraser maps it to.
         neighbours: names of concepts that are close to it.
         labels: what a classifying judge may answer for it, as ``head/label``.
@@ -48,10 +48,9 @@ class Concept(Strict):
                 raise ValueError(f"template {template!r} needs exactly one {{}}")
         return templates
 
-    def texts(self, limit: int | None = None) -> list[str]:
-        """Every phrase in every template, in order."""
-        every = [template.format(phrase) for phrase in self.phrases for template in self.templates]
-        return every[:limit]
+    def texts(self, templates: int | None = None) -> list[str]:
+        """Every phrase in the first so many templates (None: in all), phrase by phrase; 1 gives the bare phrases."""
+        return [template.format(phrase) for phrase in self.phrases for template in self.templates[:templates]]
 
 
 class PromptRow(Strict):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import resource
 import time
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from conceptbench.core.errors import ConceptBenchError, PluginError, UnitFailedError
+from conceptbench.core.errors import BaseChangedError, ConceptBenchError, PluginError, StoreError, UnitFailedError
 from conceptbench.core.manifests import task_concepts
 from conceptbench.core.schemas import Concept, Suite
 from conceptbench.core.seeds import training_seed
@@ -22,6 +26,7 @@ from conceptbench.models.base import Base
 from conceptbench.models.conditions import Condition
 from conceptbench.models.eraser import EraseRequest
 from conceptbench.models.erasure import Erasure
+from conceptbench.models.families import component_hashes
 
 TRAINING_THREADS = 2
 """CPU threads while erasing: training sums in another order with another number, so it is fixed and recorded."""
@@ -35,7 +40,7 @@ class StoreContext:
         self._base, self._suite, self._store, self._reporter = base, suite, store, reporter
         self._seed = seed
         self.generator = torch.Generator().manual_seed(seed)
-        self.curve: list[dict[str, float]] = []
+        self.curve: list[dict[str, float | None]] = []
         self.reference_keys: list[str] = []
 
     def images(self, concept: Concept, n: int) -> NDArray[np.uint8]:
@@ -54,7 +59,9 @@ class StoreContext:
             )
             for i in range(n)
         ]
+        counted = self._base.evaluations
         generate(self._base, specs, BASE, self._store, batch=32)
+        self._base.evaluations = counted  # a warm store must not make an eraser look cheaper
         keys = [s.key(self._base.info, BASE) for s in specs]
         self.reference_keys.extend(keys)
         return np.stack([self._store.read_image(k) for k in keys])
@@ -62,8 +69,12 @@ class StoreContext:
     def progress(self, step: int, total: int, loss: float, **values: float) -> None:
         """Keeps at most 200 points of the curve and moves the bar."""
         if step % max(1, total // CURVE_POINTS) == 0 or step + 1 == total:
-            self.curve.append({"step": step, "loss": float(loss), **values})
+            self.curve.append({"step": step, "loss": _finite(loss), **{k: _finite(v) for k, v in values.items()}})
         self._reporter.advance(1)
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
 
 
 def _peak_memory_mb() -> float:
@@ -83,20 +94,20 @@ def erase(base: Base, unit: EraseUnit, suite: Suite, store: Store, *, train_seed
     """
     reporter = reporter or Silent()
     path = store.erasure_path(unit.key)
-    if path.exists():
-        erasure = Erasure.load(path)
-        if erasure.meta.get("key") == unit.key and erasure.meta.get("weights_sha256") == erasure.weights_hash():
-            return erasure, False
+    stored = _stored(path, unit.key)
+    if stored is not None:
+        return stored, False
     concepts = task_concepts(suite, unit.task)
-    seed = training_seed(train_seed, unit.entry.label, unit.task.id)
+    seed = training_seed(train_seed, unit.entry.label, *unit.task.targets)
     request = EraseRequest(
         targets=tuple(concepts[n] for n in unit.task.targets), retained=tuple(concepts[n] for n in unit.task.retained), sampler=suite.sampler, seed=train_seed
     )
     context = StoreContext(base, suite, store, seed, reporter)
-    before = _addresses(base)
     threads = torch.get_num_threads()
     evaluations, started = base.evaluations, time.monotonic()
     reporter.begin(f"erase {unit.entry.label} [{unit.task.id}]", getattr(unit.entry.config, "steps", 1))
+    if base.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     try:
         if base.device.type == "cpu":
             torch.set_num_threads(TRAINING_THREADS)
@@ -104,8 +115,7 @@ def erase(base: Base, unit: EraseUnit, suite: Suite, store: Store, *, train_seed
     finally:
         torch.set_num_threads(threads)
         reporter.end()
-    if before != _addresses(base):
-        raise UnitFailedError(f"{unit.entry.label} left the base changed", "work inside `trainable(...)` or restore every parameter")
+        _check_untouched(base, unit)
     erasure.meta.update(
         key=unit.key,
         eraser=unit.entry.label,
@@ -127,9 +137,24 @@ def erase(base: Base, unit: EraseUnit, suite: Suite, store: Store, *, train_seed
     return erasure, True
 
 
-def _addresses(base: Base) -> dict[str, int]:
-    """Where every weight lies: an eraser that trained in place, or did not put a weight back, is found out."""
-    return {f"{c}.{n}": p.data_ptr() for c, m in base.modules().items() for n, p in m.named_parameters()}
+def _stored(path: Path, key: str) -> Erasure | None:
+    """The erasure in the store if its key and checksum match; a damaged one counts as not there and is made again."""
+    with contextlib.suppress(StoreError):
+        erasure = Erasure.load(path) if path.exists() else None
+        if erasure is not None and erasure.meta.get("key") == key and erasure.meta.get("weights_sha256") == erasure.weights_hash():
+            return erasure
+    return None
+
+
+def _check_untouched(base: Base, unit: EraseUnit) -> None:
+    """Refuses to go on with a base that an eraser changed, also when it failed on the way."""
+    hashes = component_hashes(base.pipeline)
+    changed = [c for c, h in base.info.components.items() if hashes.get(c) != h]
+    if changed:
+        raise BaseChangedError(
+            f"{unit.entry.label} left {', '.join(changed)} of the base changed on task {unit.task.id!r}; the run stops so that nothing is measured on it",
+            "train inside `trainable(...)`, which puts every weight back",
+        )
 
 
 def _guarded(make: Callable[[], Erasure], unit: EraseUnit) -> Erasure:
@@ -139,7 +164,8 @@ def _guarded(make: Callable[[], Erasure], unit: EraseUnit) -> Erasure:
     except ConceptBenchError:
         raise
     except Exception as error:
-        raise UnitFailedError(f"{unit.entry.label} failed on task {unit.task.id!r}: {error!r}", "the traceback is in the run's log") from error
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        raise UnitFailedError(f"{unit.entry.label} failed on task {unit.task.id!r}: {error!r} ({Path(where.filename).name}:{where.lineno})") from error
     if not isinstance(erasure, Erasure):
         raise PluginError(f"{unit.entry.label}.erase returned {type(erasure).__name__}, not an Erasure")
     for change in erasure.changes:

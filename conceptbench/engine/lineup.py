@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -62,11 +63,11 @@ def _split_name(label: str) -> tuple[str, str]:
 
 def _resolve_file(spec: str) -> str | None:
     """Registers ``file.py`` or ``file.py:Class`` (and ``:preset`` after it) and returns the rest of the spec."""
-    if ".py" not in spec:
+    parts = re.fullmatch(r"(.+\.py)(?::([^:]*))?(?::(.*))?", spec)
+    if parts is None:
         return None
-    path, _, rest = spec.partition(".py")
-    attribute, _, preset = rest.lstrip(":").partition(":")
-    name = ERASERS.add_file(Path(f"{path}.py"), attribute or None)
+    path, attribute, preset = parts.groups()
+    name = ERASERS.add_file(Path(path), attribute or None)
     return f"{name}:{preset}" if preset else name
 
 
@@ -102,12 +103,12 @@ def config_for(eraser: type[Eraser[Any]], variant: str, preset: str, family: str
         raise UserInputError(f"options of {eraser.name}:{preset}: " + "; ".join(lines)) from error
 
 
-def resolve(spec: str, *, family: str, tier: str) -> Entry:
+def resolve(spec: str, *, family: str | None, tier: str) -> Entry:
     """An entry from its spec: ``name[-variant][:preset]`` or ``file.py[:Class[:preset]]``.
 
     Args:
         spec: what the user or the suite wrote.
-        family: of the base; presets differ by it.
+        family: of the base; presets differ by it. None if it is not known yet: then only names and options are checked.
         tier: the base's; ``mini`` bases use the preset ``mini`` unless told otherwise, others ``paper``.
     """
     label, _, preset = (_resolve_file(spec) or spec).partition(":")
@@ -115,8 +116,10 @@ def resolve(spec: str, *, family: str, tier: str) -> Entry:
     eraser: type[Eraser[Any]] = ERASERS.load(name)
     if not preset:
         preset = tier if tier in presets_of(name) else DEFAULT_PRESET
-    config = config_for(eraser, variant, preset, family)
-    if family not in eraser.supports.families:
+    config = config_for(eraser, variant, preset, family or "")
+    if family is not None and family not in eraser.supports.families:
         raise UserInputError(f"{label} cannot erase from family {family!r}", f"it supports: {', '.join(eraser.supports.families)}")
     chosen = variant or next(iter(eraser.variants))
-    return Entry(f"{name}-{chosen}" if chosen else name, preset, eraser, config, source_hash([eraser]))
+    return Entry(
+        f"{name}-{chosen}" if chosen else name, preset, eraser, config, source_hash([c for c in eraser.__mro__ if c.__module__.startswith("conceptbench")])
+    )

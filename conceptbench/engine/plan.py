@@ -70,7 +70,9 @@ class Plan:
         suite, entries: what is carried out.
         images: task -> its images, targets first.
         erasures: one unit an entry and task.
+        train_seed: of the erasers.
         limited: prompts a concept if ``--limit`` was given.
+        development: whether these are development prompts, whose numbers are for tuning only.
     """
 
     suite: Suite
@@ -78,7 +80,15 @@ class Plan:
     entries: tuple[Entry, ...]
     images: dict[str, tuple[ImageSpec, ...]]
     erasures: tuple[EraseUnit, ...]
+    train_seed: int = 0
     limited: int | None = None
+    development: bool = False
+
+    def content_key(self) -> str:
+        """The hash of what the suite asks for: itself, its concepts and every prompt and seed."""
+        concepts = {t.id: task_concepts(self.suite, t) for t in self.suite.tasks}
+        images = {t: [[s.concept, s.prompt_id, s.condition.text, s.condition.negative, s.seed] for s in specs] for t, specs in self.images.items()}
+        return key_of({"suite": self.suite, "concepts": concepts, "images": images})
 
     def distinct_base_images(self) -> list[ImageSpec]:
         """Images of the unmodified model, each once, whichever tasks ask for it."""
@@ -150,4 +160,4 @@ def make_plan(suite: Suite, info: BaseInfo, entries: list[Entry], *, limit: int 
             )
             units.append(EraseUnit(entry, task, key))
     images = {t.id: tuple(images_of(suite, t, limit)) for t in suite.tasks}
-    return Plan(suite, info, tuple(entries), images, tuple(units), limit)
+    return Plan(suite, info, tuple(entries), images, tuple(units), train_seed, limit, split == "development")

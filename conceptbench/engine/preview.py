@@ -94,7 +94,7 @@ def preview(plan: Plan, store: Store) -> Preview:
     images, present = len(wanted) + unknown, len(store.present(wanted))
     rate = rates.get(image_rate_name(plan))
     measured = measured and (rate is not None or images == present)
-    size = next((s.sampler.size for specs in plan.images.values() for s in specs), None) or 32
+    size = plan.suite.sampler.size or plan.info.size
     return Preview(
         erasures=len(plan.erasures),
         erasures_cached=cached,

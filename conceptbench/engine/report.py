@@ -84,12 +84,12 @@ def _galleries(suite: Suite, task_id: str, info: BaseInfo, models: Sequence[tupl
 
 
 def _points(rows: Sequence[dict[str, Any]], suite: Suite, task: str) -> list[Point]:
-    def overall(eraser: str, metric: str) -> dict[str, Any] | None:
-        return next((r for r in rows if (r["task"], r["eraser"], r["metric"], r["concept"]) == (task, eraser, metric, "*")), None)
+    def overall(who: str, metric: str, role: str) -> dict[str, Any] | None:
+        return next((r for r in rows if (r["task"], r["who"], r["metric"], r["role"], r["concept"]) == (task, who, metric, role, "*")), None)
 
     points = []
-    for eraser in dict.fromkeys(r["eraser"] for r in rows if r["task"] == task):
-        kept, erased = overall(eraser, suite.headline.kept), overall(eraser, suite.headline.erased)
+    for eraser in dict.fromkeys(r["who"] for r in rows if r["task"] == task):
+        kept, erased = overall(eraser, suite.headline.kept, "retained"), overall(eraser, suite.headline.erased, "target")
         if kept and erased and kept["value"] is not None and erased["value"] is not None:
             points.append(Point(eraser, *_upwards(kept), *_upwards(erased)))
     return points
@@ -115,12 +115,24 @@ def show_number(value: float | None, unit: str) -> str:
     return f"{100 * value:.1f}" if unit == "rate" else f"{value:.2f}"
 
 
-def report_from_results(folder: Path, store: Store) -> Path:
+def row_names(pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """What each (eraser, preset) is called: the eraser's name, with its preset where several of one eraser are shown."""
+    distinct = list(dict.fromkeys(pairs))
+    several = {e for e, _ in distinct if sum(other == e for other, _ in distinct) > 1}
+    return {(e, p): f"{e}:{p}" if e in several else e for e, p in distinct}
+
+
+def _pair(spec: str) -> tuple[str, str]:
+    eraser, _, preset = spec.partition(":")
+    return eraser, preset
+
+
+def report_from_results(folder: Path, store: Store | None = None) -> Path:
     """Writes ``report.html`` into a run's folder.
 
     Args:
         folder: it holds ``results.json``.
-        store: with the run's images; those that are missing are shown as grey tiles.
+        store: with the run's images; None for the one that the run used. Missing images are shown as grey tiles.
 
     Returns:
         The page's path.
@@ -134,12 +146,14 @@ def report_from_results(folder: Path, store: Store) -> Path:
         canonical = document["canonical"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserInputError(f"no readable results in {folder}: {error}", "give the folder that `conceptbench run --output` wrote") from error
+    store = store or Store(Path(document["store"]))
     suite = Suite.model_validate(canonical["suite"])
-    rows: list[dict[str, Any]] = canonical["rows"]
+    names = row_names([(r["eraser"], r["preset"]) for r in canonical["rows"]])
+    rows: list[dict[str, Any]] = [{**r, "who": names[r["eraser"], r["preset"]]} for r in canonical["rows"]]
     info = BaseInfo(canonical["base"]["id"], canonical["base"]["family"], canonical["base"]["revision"], canonical["base"]["components"])
     tasks = []
     for task in suite.tasks:
-        models = [(BASE, BASE), *((e["spec"].partition(":")[0], e["weights_sha256"]) for e in canonical["erasures"] if e["task"] == task.id)]
+        models = [(BASE, BASE), *((names[_pair(e["spec"])], e["weights_sha256"]) for e in canonical["erasures"] if e["task"] == task.id)]
         tasks.append(
             {
                 "id": task.id,

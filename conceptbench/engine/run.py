@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from conceptbench import __version__
-from conceptbench.core.errors import ConceptBenchError
+from conceptbench.core.errors import BaseChangedError, ConceptBenchError, StoreError
 from conceptbench.core.files import canonical_json, key_of, pretty_json, sha256_bytes, write_text
 from conceptbench.core.metric import Judge
 from conceptbench.core.results import TIMED_FIELDS, ResultRow, to_csv
@@ -47,7 +47,7 @@ class Outcome:
     work: Work = field(default_factory=Work)
     failures: list[dict[str, str]] = field(default_factory=list)
     erasures: dict[tuple[str, str], str] = field(default_factory=dict)
-    curves: dict[tuple[str, str], list[dict[str, float]]] = field(default_factory=dict)
+    curves: dict[tuple[str, str], list[dict[str, float | None]]] = field(default_factory=dict)
 
 
 def environment() -> str:
@@ -71,12 +71,11 @@ class Runner:
         plan: what to do.
         store: where units go.
         batch: images a forward; changes no byte on a CPU.
-        train_seed: of the erasers.
         reporter: hears of progress.
     """
 
-    def __init__(self, base: Base, plan: Plan, store: Store, *, batch: int = BATCH, train_seed: int = 0, reporter: Reporter | None = None) -> None:
-        self.base, self.plan, self.store, self.batch, self.train_seed = base, plan, store, batch, train_seed
+    def __init__(self, base: Base, plan: Plan, store: Store, *, batch: int = BATCH, reporter: Reporter | None = None) -> None:
+        self.base, self.plan, self.store, self.batch = base, plan, store, batch
         self.reporter = reporter or Silent()
         self.measures, self.judges = load_measures(plan.suite)
         self.outcome = Outcome(plan)
@@ -95,7 +94,9 @@ class Runner:
             self.outcome.rows += rows_of(self.plan.suite, task, specs, self.measures, reference, reference, common)
             for entry in self.plan.entries:
                 model = self._erased(units[entry.spec, task.id], specs)
-                if model is not None:
+                if model is None:
+                    self.outcome.rows += self._failed_rows(units[entry.spec, task.id], reference, common)
+                else:
                     self.outcome.rows += rows_of(self.plan.suite, task, specs, self.measures, model, reference, common)
         return self.outcome
 
@@ -103,34 +104,60 @@ class Runner:
         work, spec = self.outcome.work, unit.entry.spec
         try:
             with work.timed("erase"):
-                erasure, made = erase(self.base, unit, self.plan.suite, self.store, train_seed=self.train_seed, reporter=self.reporter)
+                erasure, made = erase(self.base, unit, self.plan.suite, self.store, train_seed=self.plan.train_seed, reporter=self.reporter)
             work.erasures += made
             weights = erasure.weights_hash()
-            with work.timed("generate"), erasure.applied(self.base):
-                work.images += generate(
-                    self.base, specs, weights, self.store, batch=self.batch, reporter=self.reporter, what=f"draw {unit.entry.label} [{unit.task.id}]"
-                )
-            said = self._judge(specs, weights)
-        except ConceptBenchError as error:
-            self.outcome.failures.append({"eraser": spec, "task": unit.task.id, "reason": str(error)})
+            with erasure.applied(self.base):
+                with work.timed("generate"):
+                    what = f"draw {unit.entry.label} [{unit.task.id}]"
+                    work.images += generate(self.base, specs, weights, self.store, batch=self.batch, reporter=self.reporter, what=what)
+                said = self._judge(specs, weights)
+        except (BaseChangedError, OSError):
+            raise  # the base is not the base any more, or nothing can be written
+        except Exception as error:
+            reason = str(error) if isinstance(error, ConceptBenchError) else repr(error)
+            self.outcome.failures.append({"eraser": spec, "task": unit.task.id, "reason": reason})
             return None
         self.outcome.erasures[spec, unit.task.id] = weights
         self.outcome.curves[spec, unit.task.id] = erasure.meta.get("curve", [])
         return Model(unit.entry.label, unit.entry.preset, lambda s: s.key(self.plan.info, weights), said, self._provenance(unit.entry, erasure, weights))
 
+    def _failed_rows(self, unit: EraseUnit, reference: Model, common: dict[str, Any]) -> list[ResultRow]:
+        """Rows without values: what failed is counted, never dropped."""
+        silent: dict[str, Said] = {name: {} for name in self.judges}
+        failed = Model(
+            unit.entry.label, unit.entry.preset, lambda _: "", silent, {"train_seed": self.plan.train_seed, "plugin_sha256": unit.entry.source_sha256}
+        )
+        rows = rows_of(self.plan.suite, unit.task, self.plan.images[unit.task.id], self.measures, failed, reference, {**common, "status": "failed"})
+        return [r.model_copy(update={"status": "failed", "reason": self.outcome.failures[-1]["reason"]}) for r in rows]
+
     def _judge(self, specs: Sequence[ImageSpec], model: str) -> dict[str, Said]:
         said: dict[str, Said] = {}
         with self.outcome.work.timed("judge"):
+            self._mend(specs, model)
             for name, judge in self.judges.items():
                 said[name], looked = judged(judge, specs, self.plan.info, model, self.store)
                 self.outcome.work.judged[name] = self.outcome.work.judged.get(name, 0) + looked
         return said
 
+    def _mend(self, specs: Sequence[ImageSpec], model: str) -> None:
+        """Makes damaged images again: a file of the right name with other content does not count as done."""
+        damaged = []
+        for spec in specs:
+            try:
+                self.store.read_image(spec.key(self.plan.info, model))
+            except StoreError:
+                damaged.append(spec)
+        for spec in damaged:
+            self.store.image_path(spec.key(self.plan.info, model)).unlink(missing_ok=True)
+        if damaged:
+            self.outcome.work.images += generate(self.base, damaged, model, self.store, batch=self.batch)
+
     def _common(self) -> dict[str, Any]:
         return {
             "base": self.plan.info.id,
-            "status": "limited" if self.plan.limited else "ok",
-            "suite_sha256": key_of(self.plan.suite),
+            "status": "development" if self.plan.development else "limited" if self.plan.limited else "ok",
+            "suite_sha256": self.plan.content_key(),
             "base_sha256": key_of(self.plan.info.components),
             "environment": environment(),
             "hardware": hardware(self.base.device),
@@ -181,14 +208,22 @@ def results_document(outcome: Outcome, judges: Mapping[str, Judge], argv: Sequen
             },
             "erasures": [{"spec": spec, "task": task, "weights_sha256": h} for (spec, task), h in outcome.erasures.items()],
             "limited": plan.limited,
+            "development": plan.development,
             "failures": outcome.failures,
         },
         "curves": {f"{spec} [{task}]": curve for (spec, task), curve in outcome.curves.items()},
-        "cost": [
-            {"eraser": r.eraser, "task": r.task, "seconds": r.erase_seconds, "peak_memory_mb": r.peak_memory_mb}
-            for r in outcome.rows
-            if r.concept == "*" and r.erase_seconds is not None
-        ],
+        "cost": list(
+            {
+                (r.eraser, r.preset, r.task): {
+                    "eraser": f"{r.eraser}:{r.preset}",
+                    "task": r.task,
+                    "seconds": r.erase_seconds,
+                    "peak_memory_mb": r.peak_memory_mb,
+                }
+                for r in outcome.rows
+                if r.erase_seconds is not None
+            }.values()
+        ),
         "work": {
             "images": outcome.work.images,
             "erasures": outcome.work.erasures,
@@ -200,7 +235,9 @@ def results_document(outcome: Outcome, judges: Mapping[str, Judge], argv: Sequen
     }
 
 
-def write_results(outcome: Outcome, judges: Mapping[str, Judge], output: Path, argv: Sequence[str] | None = None) -> None:
-    """Writes ``leaderboard.csv`` and ``results.json`` into the output folder."""
+def write_results(outcome: Outcome, judges: Mapping[str, Judge], output: Path, store: Store, argv: Sequence[str] | None = None) -> None:
+    """Writes ``leaderboard.csv`` and ``results.json`` into the output folder; the latter remembers where the images are."""
     write_text(output / "leaderboard.csv", to_csv(outcome.rows))
-    write_text(output / "results.json", pretty_json(results_document(outcome, judges, sys.argv if argv is None else argv)))
+    write_text(
+        output / "results.json", pretty_json({**results_document(outcome, judges, sys.argv if argv is None else argv), "store": str(store.root.resolve())})
+    )

@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from conceptbench.core.errors import UserInputError
+from conceptbench.core.errors import UserInputError, unknown_name
 from conceptbench.core.manifests import task_concepts
 from conceptbench.core.metric import Judge, Metric, Scored
 from conceptbench.core.registry import JUDGES, METRICS
@@ -51,6 +51,10 @@ def load_measures(suite: Suite) -> tuple[list[Measure], dict[str, Judge]]:
         except ValueError as error:
             raise UserInputError(f"options of metric {spec.metric!r}: {error}") from error
         measures.append(Measure(kind(config, card), spec.judge))
+    ids = {m.metric.id for m in measures}
+    for name in (suite.headline.erased, suite.headline.kept):
+        if name not in ids:
+            raise unknown_name("headline metric", name, ids)
     return measures, judges
 
 

@@ -18,6 +18,7 @@ from conceptbench.mini.world import BRANDS, BREEDS, FRANCHISE, MARKED_SETTINGS, 
 HELDOUT, DEVELOPMENT = 24, 12
 ERASE_TEMPLATES = ["{}", "a photo of {}", "a picture of {}", "an image of {}"]
 STYLE_ERASE_TEMPLATES = [
+    "{}",
     "a tree in {} style",
     "a cup in the style of {}",
     "a {} picture of a boat",

@@ -38,6 +38,7 @@ class BaseInfo:
         revision: of the hub repository, or empty.
         components: component -> sha256 of its weights.
         notes: what differs from the stock pipeline, e.g. that its safety checker is off.
+        size: pixels a side of its images.
         tier: ``mini`` or ``paper``: which presets and judges are the usual ones.
     """
 
@@ -47,6 +48,7 @@ class BaseInfo:
     components: dict[str, str]
     notes: tuple[str, ...] = ()
     tier: str = "paper"
+    size: int = 32
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,14 @@ class Base(ABC):
             self._cache.update({t: encoded[i : i + 1] for i, t in enumerate(part)})
         return Encoded.cat([self._cache[t] for t in texts])
 
+    def encode_unconditional(self, texts: Sequence[str]) -> Encoded:
+        """Encodes the texts of the unconditional half of guidance (:attr:`Condition.negative`). Returns N rows."""
+        return self.encode(texts)
+
+    def sized(self, encoded: Encoded, size: int | None) -> Encoded:  # noqa: ARG002 - families use it
+        """Encoded conditions for images of so many pixels a side; None for the base's own size."""
+        return encoded
+
     def forget_encoded(self) -> None:
         """Drops cached embeddings: whoever changes the text encoder or tokenizer calls it."""
         self._cache.clear()
@@ -171,6 +181,7 @@ class Base(ABC):
             block, own = x_t[start : start + (rows or len(x_t))], encoded[start : start + (rows or len(x_t))]
             size = rows or len(block)
             parts.append(self.predict(padded(block, size), t, own.padded(size), to="native")[: len(block)])
+            self.evaluations -= size - len(block)  # padding is no work of the method's
         return torch.cat(parts)
 
     def convert(self, out: Tensor, x_t: Tensor, t: Tensor, to: Prediction) -> Tensor:
@@ -189,10 +200,14 @@ class Base(ABC):
         return {}
 
     def loss(self, x: Tensor, encoded: Encoded, generator: torch.Generator) -> Tensor:
-        """The model's own objective per example: squared error of the noise at a random timestep. Returns (N,)."""
+        """The model's own objective per example: squared error of noise (or v) at a random timestep. Returns (N,)."""
         noise = torch.randn(x.shape, generator=generator).to(x)
         t = torch.randint(len(self.alphas), (len(x),), generator=generator).to(x.device)
-        return ((self.predict(self.add_noise(x, noise, t), t, encoded) - noise) ** 2).mean((1, 2, 3))
+        goal = noise
+        if self.train_scheduler.config.prediction_type == "v_prediction":
+            a = self.alphas.to(x.device)[t].view(-1, 1, 1, 1)
+            goal = a.sqrt() * noise - (1 - a).sqrt() * x
+        return ((self.predict(self.add_noise(x, noise, t), t, encoded, to="native") - goal) ** 2).mean((1, 2, 3))
 
     # -- pixels ------------------------------------------------------------------------------------------------------
     @property

@@ -93,7 +93,7 @@ class Eraser(ABC, Generic[ConfigT]):
     """
 
     name: ClassVar[str]
-    summary: ClassVar[str]
+    summary: ClassVar[str] = ""
     reference: ClassVar[str] = ""
     Config: ClassVar[type[EraserConfig]] = EraserConfig
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({"": MappingProxyType({})})

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from conceptbench.core.errors import StoreError, UserInputError, unknown_name
 from conceptbench.core.files import atomic_path, canonical_json, key_of
-from conceptbench.core.registry import RUNTIMES
+from conceptbench.core.registry import RUNTIMES, source_hash
 from conceptbench.models.base import Base
 from conceptbench.models.families import hash_tensors
 from conceptbench.models.runtime import Runtime
@@ -51,6 +51,13 @@ class Change:
             d = self.tensors[name].to(w)
             w = w + d if self.kind == "additive" else w * d if self.kind == "mask" else d
         return w.to(weight.dtype)
+
+    def fits(self, name: str, weight: Tensor) -> bool:
+        """Whether the tensors have the shapes that the weight asks for."""
+        if self.kind == "low-rank":
+            a, b = self.tensors[f"{name}::A"].flatten(1), self.tensors[f"{name}::B"]
+            return b.shape == (weight.shape[0], a.shape[0]) and a.shape[1] == weight[0].numel()
+        return self.tensors[name].shape == weight.shape
 
     def names(self) -> list[str]:
         """The parameters that it changes."""
@@ -96,7 +103,7 @@ class Erasure:
     def weights_hash(self) -> str:
         """The hash of all that shapes images: changes, runtime and artefacts; not the recipe and not the cost."""
         parts = [[c.component, c.kind, c.concept, hash_tensors(c.tensors)] for c in self.changes]
-        runtime = None if self.runtime is None else [self.runtime.name, self.runtime.config]
+        runtime = None if self.runtime is None else [self.runtime.name, self.runtime.config, source_hash([RUNTIMES.load(self.runtime.name)])]
         return key_of({"changes": parts, "runtime": runtime, "artefacts": hash_tensors(self.artefacts), "hidden": hash_tensors(self.hidden)})
 
     def size_bytes(self) -> int:
@@ -141,9 +148,9 @@ class Erasure:
         """Writes one safetensors file: tensors, and everything else as JSON in its header."""
         tensors: dict[str, Tensor] = {}
         for i, change in enumerate(self.changes):
-            tensors.update({f"change/{i}/{n}": t.contiguous() for n, t in change.tensors.items()})
-        tensors.update({f"artefact/{n}": t.contiguous() for n, t in self.artefacts.items()})
-        tensors.update({f"hidden/{n}": t.contiguous() for n, t in self.hidden.items()})
+            tensors.update({f"change/{i}/{n}": t.detach().cpu().contiguous().clone() for n, t in change.tensors.items()})
+        tensors.update({f"artefact/{n}": t.detach().cpu().contiguous().clone() for n, t in self.artefacts.items()})
+        tensors.update({f"hidden/{n}": t.detach().cpu().contiguous().clone() for n, t in self.hidden.items()})
         header = {
             "format": "conceptbench-erasure-1",
             "changes": [{"component": c.component, "kind": c.kind, "concept": c.concept} for c in self.changes],
@@ -184,6 +191,8 @@ def _parameters_of(base: Base, change: Change) -> dict[str, torch.nn.Parameter]:
     for name in change.names():
         if name not in parameters:
             raise UserInputError(f"the erasure changes {change.component}.{name}, which this base has not", "it was made for another base")
+        if not change.fits(name, parameters[name]):
+            raise UserInputError(f"the erasure's {change.kind} change of {change.component}.{name} does not fit its shape {tuple(parameters[name].shape)}")
     return {name: parameters[name] for name in change.names()}
 
 

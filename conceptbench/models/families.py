@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +60,24 @@ class StableDiffusionXLBase(StableDiffusionBase):
             states.append(out.hidden_states[-2])
             pooled = out[0]  # of the second encoder, projected
         assert pooled is not None
-        size = float(self.unet.config.sample_size * self.factor)
-        time_ids = torch.tensor([[size, size, 0.0, 0.0, size, size]]).expand(len(texts), 6)
-        if self.pipeline.config.force_zeros_for_empty_prompt:
-            empty = torch.tensor([t == "" for t in texts], device=pooled.device)
-            states = [s.masked_fill(empty[:, None, None], 0) for s in states]
-            pooled = pooled.masked_fill(empty[:, None], 0)
-        return Encoded(torch.cat(states, -1), pooled, time_ids.to(pooled))
+        return Encoded(torch.cat(states, -1), pooled, self._time_ids(len(texts), None).to(pooled))
+
+    def _time_ids(self, rows: int, size: int | None) -> Tensor:
+        """(rows, 6): original size, crop corner and target size in pixels."""
+        pixels = float(size or self.unet.config.sample_size * self.factor)
+        return torch.tensor([[pixels, pixels, 0.0, 0.0, pixels, pixels]]).expand(rows, 6)
+
+    def sized(self, encoded: Encoded, size: int | None) -> Encoded:
+        """With the size ids of images of so many pixels."""
+        return encoded if size is None else replace(encoded, time_ids=self._time_ids(len(encoded), size).to(encoded.hidden))
+
+    def encode_unconditional(self, texts: Sequence[str]) -> Encoded:
+        """Zeros for the empty prompt where the pipeline was trained so; a negative prompt is encoded."""
+        encoded = self.encode(texts)
+        if not self.pipeline.config.force_zeros_for_empty_prompt or encoded.pooled is None:
+            return encoded
+        empty = torch.tensor([t == "" for t in texts], device=encoded.hidden.device)
+        return replace(encoded, hidden=encoded.hidden.masked_fill(empty[:, None, None], 0), pooled=encoded.pooled.masked_fill(empty[:, None], 0))
 
     def _extra(self, encoded: Encoded) -> dict[str, Any]:
         return {"added_cond_kwargs": {"text_embeds": encoded.pooled, "time_ids": encoded.time_ids}}
@@ -80,9 +93,16 @@ def hash_tensors(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def _config(module: Any) -> dict[str, Any]:
+    """The part of a network's config that shapes what it computes: scaling factors, sizes, activations."""
+    config = module.config.to_dict() if hasattr(module.config, "to_dict") else dict(module.config)
+    return {k: repr(v) for k, v in config.items() if not k.startswith("_") and k not in ("transformers_version", "dtype", "torch_dtype")}
+
+
 def component_hashes(pipeline: Any) -> dict[str, str]:
     """Content hashes of everything in a pipeline that shapes its images."""
-    hashes = {k: hash_tensors(v.state_dict()) for k, v in pipeline.components.items() if isinstance(v, nn.Module)}
+    hashes = {k: key_of({"weights": hash_tensors(v.state_dict()), "config": _config(v)}) for k, v in pipeline.components.items() if isinstance(v, nn.Module)}
+    hashes["pipeline"] = key_of({k: v for k, v in pipeline.config.items() if isinstance(v, (bool, int, float))})
     for name, part in pipeline.components.items():
         if name.startswith("tokenizer") and part is not None:
             hashes[name] = key_of({"vocabulary": part.get_vocab(), "special": part.special_tokens_map, "length": int(min(part.model_max_length, 10**6))})
@@ -110,7 +130,9 @@ def base_from_pipeline(pipeline: Any, id: str, *, revision: str = "", tier: str 
     if getattr(pipeline, "safety_checker", None) is not None:
         pipeline.safety_checker = None
         notes = ("the safety checker is off: it would black out images and bias every score",)
-    info = BaseInfo(id, family_of(pipeline), revision, component_hashes(pipeline), notes, tier)
+    info = BaseInfo(
+        id, family_of(pipeline), revision, component_hashes(pipeline), notes, tier, int(pipeline.unet.config.sample_size * pipeline.vae_scale_factor)
+    )
     kind = StableDiffusionXLBase if info.family == "sdxl" else StableDiffusionBase
     return kind(info, pipeline)
 
@@ -131,7 +153,7 @@ def load_pipeline(path_or_id: str, *, dtype: torch.dtype = torch.float32, revisi
     try:
         pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(path_or_id, dtype=dtype, local_files_only=offline or Path(path_or_id).is_dir(), **extra)
     except (OSError, ValueError) as error:
-        hint = "give a folder with model_index.json, or download it: huggingface-cli download " + path_or_id
+        hint = "give a folder with model_index.json, or download it: hf download " + path_or_id
         raise MissingWeightsError(f"cannot load the base {path_or_id!r}: {error}", hint) from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

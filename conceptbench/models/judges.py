@@ -17,6 +17,8 @@ from torch import Tensor
 from conceptbench.core.errors import MissingWeightsError
 from conceptbench.core.files import sha256_file
 from conceptbench.core.metric import JudgeCard, Outputs
+from conceptbench.models.families import hash_tensors
+from conceptbench.models.rows import in_blocks
 
 BATCH = 32
 
@@ -53,7 +55,7 @@ class ImageNetClassifier:
     def __call__(self, images: NDArray[np.uint8], texts: Sequence[str]) -> Outputs:
         """Probabilities (N, 1000) of the head ``imagenet``."""
         x = torch.stack([self.transform(torch.from_numpy(np.ascontiguousarray(i)).permute(2, 0, 1)) for i in images])
-        return {"imagenet": torch.cat([self.network(b) for b in x.split(BATCH)]).softmax(-1).numpy()}
+        return {"imagenet": in_blocks(self.network, BATCH, x).softmax(-1).numpy()}
 
 
 class OpenCLIP:
@@ -77,7 +79,7 @@ class OpenCLIP:
             ) from error
         self.model: Any = model.eval().requires_grad_(False)
         self.tokenizer = open_clip.get_tokenizer(architecture)
-        digest = sha256_file(Path(pretrained)) if Path(pretrained).is_file() else f"{architecture}/{pretrained}"
+        digest = hash_tensors(model.state_dict())
         self.card = JudgeCard(
             id,
             "image-text",
@@ -94,10 +96,9 @@ class OpenCLIP:
         """``cosine`` (N,) of each image with its text."""
         x: Tensor = torch.stack([self.preprocess(Image.fromarray(i)) for i in images])
         ids = self.tokenizer(list(texts))
-        parts = []
-        for a, b in zip(x.split(BATCH), ids.split(BATCH), strict=True):
-            parts.append((self.model.encode_image(a, normalize=True) * self.model.encode_text(b, normalize=True)).sum(-1))
-        return {"cosine": torch.cat(parts).numpy()}
+        image = in_blocks(lambda b: self.model.encode_image(b, normalize=True), BATCH, x)
+        text = in_blocks(lambda b: self.model.encode_text(b, normalize=True), BATCH, ids)
+        return {"cosine": (image * text).sum(-1).numpy()}
 
 
 def resnet50_v2() -> ImageNetClassifier:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from conceptbench.core.schemas import Sampler
-from conceptbench.models.conditions import Condition
+from conceptbench.models.conditions import Condition, Encoded
 from conceptbench.models.runtime import Runtime
 from conceptbench.models.schedulers import make_scheduler, step_takes_generator, timesteps_of
 
@@ -22,7 +22,14 @@ Observer = Callable[[Tensor, Tensor, Sequence[Tensor]], None]
 
 @torch.inference_mode()
 def denoise(
-    base: Base, conditions: Sequence[Condition], seeds: Sequence[int], sampler: Sampler, until: int | None = None, *, observe: Observer | None = None
+    base: Base,
+    conditions: Sequence[Condition],
+    seeds: Sequence[int],
+    sampler: Sampler,
+    until: int | None = None,
+    *,
+    observe: Observer | None = None,
+    exact: bool = True,
 ) -> Tensor:
     """Denoises a batch with classifier-free guidance.
 
@@ -33,6 +40,7 @@ def denoise(
         sampler: scheduler, steps and guidance.
         until: stop after so many steps; None for all.
         observe: called at each step with t (scalar), x_t (N, C, h, w) and the native predictions [unconditional, conditional].
+        exact: on a CPU, pad every forward so that an image does not depend on its batch; training has no need of it.
 
     Returns:
         Latents (N, C, h, w).
@@ -40,13 +48,13 @@ def denoise(
     runtime = base.runtime or Runtime()
     asked = runtime.conditions(conditions)
     guided = sampler.guidance != 1
-    groups = [[c.text for c in asked]]
+    groups = [base.encode([c.text for c in asked])]
     if guided:
-        groups.insert(0, [c.negative for c in asked])
+        groups.insert(0, base.encode_unconditional([c.negative for c in asked]))
     extra = runtime.extra_texts(asked) if guided else None
     if extra is not None:
-        groups.append(extra)
-    encoded = base.encode([t for g in groups for t in g]).to(base.device, base.dtype)
+        groups.append(base.encode(extra))
+    encoded = base.sized(Encoded.cat(groups), sampler.size).to(base.device, base.dtype)
     scheduler = make_scheduler(base.pipeline.scheduler, sampler.scheduler)
     timesteps = timesteps_of(scheduler, sampler.steps, base.device)
     x = base.initial_noise(seeds, sampler.size) * scheduler.init_noise_sigma
@@ -56,7 +64,7 @@ def denoise(
         step_arguments["generator"] = [torch.Generator().manual_seed(s + 2**42) for s in seeds]
     for i, t in enumerate(timesteps[:until]):
         rows = torch.cat([scheduler.scale_model_input(x, t)] * len(groups))
-        out = base.predict_exactly(rows, t, encoded).chunk(len(groups))
+        out = (base.predict_exactly(rows, t, encoded) if exact else base.predict(rows, t, encoded, to="native")).chunk(len(groups))
         if observe is not None:
             observe(t, x, out)
         native = runtime.guide(out[0], out[1], out[2] if extra is not None else None, scale, i) if guided else out[0]

@@ -25,8 +25,7 @@ def make_scheduler(own: Any, name: str) -> Any:
         name: a key of :data:`SCHEDULERS`.
     """
     kind, extra = SCHEDULERS[name]
-    config = {**own.config, "clip_sample": False, **extra}
-    return getattr(diffusers, kind).from_config(config)
+    return getattr(diffusers, kind).from_config(own.config, clip_sample=False, **extra)
 
 
 def step_takes_generator(scheduler: Any) -> bool:

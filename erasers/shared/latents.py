@@ -41,7 +41,7 @@ def draw_seeds(n: int, generator: torch.Generator) -> list[int]:
 @torch.no_grad()
 def teacher(base: Base, x_t: Tensor, t: Tensor, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Noise predictions of the model as it is now: with the prompts, and with the empty prompt."""
-    encoded = Encoded.cat([base.encode(texts), base.encode([""]).expand(len(texts))]).to(base.device, base.dtype)
+    encoded = Encoded.cat([base.encode(texts), base.encode_unconditional([""]).expand(len(texts))]).to(base.device, base.dtype)
     cond, uncond = base.predict(torch.cat([x_t, x_t]), torch.cat([t, t]), encoded).chunk(2)
     return cond, uncond
 
@@ -94,7 +94,7 @@ def partly_denoised(base: Base, texts: Sequence[str], sampler: Sampler, generato
         originals: the frozen base's values of the trained parameters, for the teacher's predictions.
     """
     k = int(torch.randint(sampler.steps, (1,), generator=generator))
-    x_t = denoise(base, [Condition(t) for t in texts], draw_seeds(len(texts), generator), sampler, until=k).clone()
+    x_t = denoise(base, [Condition(t) for t in texts], draw_seeds(len(texts), generator), sampler, until=k, exact=False).clone()
     t = timesteps_of(make_scheduler(base.pipeline.scheduler, sampler.scheduler), sampler.steps, base.device)[k].expand(len(texts))
     with base.swapped(originals):
         cond, uncond = teacher(base, x_t, t, texts)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 from world import PROMPTS, ColourJudge, write_suite
 
-from conceptbench.core.errors import StoreError, UserInputError
+from conceptbench.core.errors import BaseChangedError, StoreError, UserInputError
 from conceptbench.core.manifests import load_concepts, load_prompts, load_suite
 from conceptbench.core.registry import ERASERS
 from conceptbench.engine.lineup import resolve
@@ -119,9 +120,10 @@ def test_half_done_goes_on_to_the_same_bytes(suite, folders, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "pixels", "foreign"])
-def test_a_damaged_image_is_named_and_not_scored(suite, folders, tmp_path, damage):
+def test_a_damaged_image_is_named_and_made_again(suite, folders, tmp_path, damage):
     store = tmp_path / "store"
     carry_out(suite, folders, store, [])
+    shutil.copytree(store, tmp_path / "whole")
     path = sorted((store / "images").rglob("*.png"))[0]
     if damage == "truncated":
         path.write_bytes(path.read_bytes()[:50])
@@ -130,8 +132,53 @@ def test_a_damaged_image_is_named_and_not_scored(suite, folders, tmp_path, damag
     else:
         other = sorted((store / "images").rglob("*.png"))[1]
         path.write_bytes(other.read_bytes())
+    before = image_bytes(tmp_path / "whole")
     with pytest.raises(StoreError, match=path.name):
         Store(store).read_image(path.stem)
+    shutil.rmtree(store / "judged")
+    again, _ = carry_out(suite, folders, store, [])
+    assert again.work.images == 1 and image_bytes(store) == before  # the same bytes
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped"])
+def test_a_damaged_erasure_is_made_again(suite, folders, tmp_path, damage):
+    store = tmp_path / "store"
+    first, _ = carry_out(suite, folders, store, ["uce"])
+    path = next((store / "erasures").iterdir())
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 255
+    path.write_bytes(bytes(data[:60] if damage == "truncated" else data))
+    again, _ = carry_out(suite, folders, store, ["uce"])
+    assert again.work.erasures == 1 and again.erasures == first.erasures and canonical(again.rows) == canonical(first.rows)
+
+
+@pytest.mark.parametrize("ending", ["return Erasure()", "raise ValueError('half way')"])
+def test_an_eraser_that_changes_the_base_stops_the_run(suite, folders, tmp_path, ending):
+    plugin = tmp_path / "greedy.py"
+    plugin.write_text(
+        "from conceptbench.models.eraser import Eraser\nfrom conceptbench.models.erasure import Erasure\n"
+        f"class Greedy(Eraser):\n    name = 'greedy'\n    def erase(self, base, request, config, ctx):\n        next(base.unet.parameters()).data.add_(1)\n        {ending}\n"
+    )
+    with pytest.raises(BaseChangedError, match="greedy left unet of the base changed"):
+        carry_out(suite, folders, tmp_path / "store", [str(plugin)])
+
+
+def test_wrong_shapes_fail_the_unit_and_not_the_run(suite, folders, tmp_path):
+    plugin = tmp_path / "shape.py"
+    plugin.write_text(
+        "import torch\nfrom conceptbench.models.eraser import Eraser\nfrom conceptbench.models.erasure import Change, Erasure\n"
+        "class Shape(Eraser):\n    name = 'shape'\n    def erase(self, base, request, config, ctx):\n"
+        "        return Erasure([Change('unet', 'replacement', {next(iter(base.parameters('kv'))): torch.ones(2, 2)})])\n"
+    )
+    outcome, _ = carry_out(suite, folders, tmp_path / "store", [str(plugin)])
+    assert len(outcome.failures) == 2 and "does not fit its shape" in outcome.failures[0]["reason"]
+
+
+def test_two_presets_of_one_eraser_stay_apart(suite, folders, tmp_path):
+    outcome, runner = carry_out(suite, folders, tmp_path / "store", ["uce:paper", "uce:released"])
+    write_results(outcome, runner.judges, tmp_path / "out", Store(tmp_path / "store"), [])
+    page = report_from_results(tmp_path / "out").read_text()
+    assert ">uce:paper</text>" in page and ">uce:released</text>" in page
 
 
 def test_a_damaged_judgement_counts_as_not_there(suite, folders, tmp_path):
@@ -154,7 +201,9 @@ def test_a_plugin_that_raises_is_a_failed_unit_and_the_rest_goes_on(suite, folde
     outcome, _ = carry_out(suite, folders, tmp_path / "store", [str(plugin), "uce"])
     assert [(f["eraser"], f["task"]) for f in outcome.failures] == [("bad:default", "one"), ("bad:default", "two")]
     assert "KeyError('oops')" in outcome.failures[0]["reason"]
-    assert {r.eraser for r in outcome.rows} == {"base", "uce"}
+    failed = [r for r in outcome.rows if r.eraser == "bad"]
+    assert failed and all(r.status == "failed" and r.value is None and r.n_failed == r.n_planned and "oops" in r.reason for r in failed)
+    assert {r.status for r in outcome.rows if r.eraser == "uce"} == {"ok"}
 
 
 def test_an_eraser_that_yields_nan_fails(suite, folders, tmp_path):
@@ -188,6 +237,11 @@ def test_limit_marks_the_run(suite, folders, tmp_path):
     assert {r.status for r in outcome.rows} == {"limited"} and max(r.n_planned for r in outcome.rows) == 4
 
 
+def test_development_is_marked(suite, folders, tmp_path):
+    outcome, _ = carry_out(suite, folders, tmp_path / "store", [], split="development")
+    assert {r.status for r in outcome.rows} == {"development"}
+
+
 def test_development_split_shares_no_prompt_or_seed(suite, folders, tmp_path):
     _, held = carry_out(suite, folders, tmp_path / "store", [])
     _, dev = carry_out(suite, folders, tmp_path / "store", [], split="development")
@@ -207,7 +261,7 @@ def test_preview_counts(suite, folders, tmp_path):
 
 def test_files_and_report(suite, folders, tmp_path):
     outcome, runner = carry_out(suite, folders, tmp_path / "store")
-    write_results(outcome, runner.judges, tmp_path / "out", ["conceptbench", "run"])
+    write_results(outcome, runner.judges, tmp_path / "out", Store(tmp_path / "store"), ["conceptbench", "run"])
     with (tmp_path / "out" / "leaderboard.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(outcome.rows) and float(rows[0]["value"]) == pytest.approx(outcome.rows[0].value)
@@ -223,7 +277,7 @@ def test_everything_in_the_report_is_escaped(folders, tmp_path):
     hostile = "<img src=x onerror=alert(1)>"
     suite = write_suite(tmp_path / "suite", title=hostile)
     outcome, runner = carry_out(suite, folders, tmp_path / "store", ["negative-prompt"])
-    write_results(outcome, runner.judges, tmp_path / "out", [])
+    write_results(outcome, runner.judges, tmp_path / "out", Store(tmp_path / "store"), [])
     page = report_from_results(tmp_path / "out", Store(tmp_path / "store")).read_text()
     assert hostile not in page and "&lt;img src=x" in page
 

@@ -31,6 +31,9 @@ STAGES: dict[str, Callable[[Path], Path]] = {
     "clip": train_clip,
 }
 
+THREADS = {"unet": 2}
+"""CPU threads of the shipped weights' stages; one where nothing else is said."""
+
 
 def install(work: Path) -> None:
     """Copies trained weights into the package."""
@@ -45,13 +48,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m conceptbench.mini.training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stage", choices=[*STAGES, "all", "card"], help="what to train; all: everything in order; card: measure the installed weights")
     parser.add_argument("--work", type=Path, default=Path("work"), help="folder of pictures, checkpoints and results")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads; part of what the weights depend on")
     parser.add_argument("--install", action="store_true", help="copy the results into the package afterwards")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
     arguments.work.mkdir(parents=True, exist_ok=True)
     for name, stage in STAGES.items():
         if arguments.stage in (name, "all"):
+            torch.set_num_threads(THREADS.get(name, 1))
             stage(arguments.work)
     if arguments.install:
         install(arguments.work)

@@ -33,7 +33,7 @@ CHUNK = 500
 BATCH = 64
 CLASSIFIER_SCHEDULE = Schedule(steps=2600, lr=2e-3, weight_decay=0.02)
 DETECTOR_SCHEDULE = Schedule(steps=1500, lr=2e-3, weight_decay=0.01)
-CLIP_SCHEDULE = Schedule(steps=1500, lr=1e-3, weight_decay=0.05)
+CLIP_SCHEDULE = Schedule(steps=1000, lr=1e-3, weight_decay=0.05, replanned=(900, 1500))
 CLIP_BATCH = 128
 
 

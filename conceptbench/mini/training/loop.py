@@ -23,6 +23,9 @@ class Schedule:
         lr: peak learning rate; linear warm-up over the first 100 steps, then a cosine to a twentieth of it.
         ema: decay of the weight average that is kept.
         weight_decay: of AdamW.
+        save_every: steps between checkpoints.
+        replanned: (step, steps): up to that step the rate followed a plan of so many steps, from then on this one. The shipped
+            weights were trained so, and a recipe must say what was done.
     """
 
     steps: int
@@ -30,11 +33,13 @@ class Schedule:
     ema: float = 0.999
     weight_decay: float = 0.01
     save_every: int = 100
+    replanned: tuple[int, int] | None = None
 
     def lr_at(self, step: int) -> float:
         """The learning rate of a step."""
         warm = min(1.0, (step + 1) / 100)
-        return self.lr * warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / self.steps)))
+        steps = self.replanned[1] if self.replanned and step < self.replanned[0] else self.steps
+        return self.lr * warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
 def generator_at(seed: int, step: int) -> torch.Generator:

@@ -17,7 +17,7 @@ from conceptbench.mini.training.text import WIDTH
 
 SEED = 13
 BATCH = 64
-SCHEDULE = Schedule(steps=6000, lr=1.2e-3, ema=0.9995, save_every=200)
+SCHEDULE = Schedule(steps=3600, lr=1.2e-3, ema=0.9995, save_every=200, replanned=(2000, 6000))
 CAPTION_DROPOUT = 0.1
 MIN_SNR = 5.0
 
