@@ -88,12 +88,15 @@ def test_only_one_module_writes_files():
         if path.name == "files.py" or "training" in path.parts:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
-            if (
-                isinstance(node, ast.Call)
-                and isinstance(node.func, ast.Attribute)
-                and node.func.attr in {"write_text", "write_bytes"}
-                and not isinstance(node.func.value, ast.Name)
-            ):
+            if not isinstance(node, ast.Call):
+                continue
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            receiver = ast.unparse(node.func.value) if isinstance(node.func, ast.Attribute) else ""
+            writes = called in {"write_text", "write_bytes"} and receiver not in {"temporary", ""}
+            modes = [a.value for a in [*node.args, *(k.value for k in node.keywords)] if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+            opens = called == "open" and any(set(m) & set("wax+") and len(m) <= 3 for m in modes)
+            saves = called == "save_file" and "temporary" not in ast.unparse(node)
+            if writes or opens or saves:
                 offenders.append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert not offenders
 

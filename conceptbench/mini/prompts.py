@@ -145,10 +145,16 @@ def rows() -> Iterator[dict[str, str]]:
             yield {"prompt_id": f"{slug}-{split[0]}{number:02d}", "text": text, "concept": concept["name"], "split": split, "content": content}
 
 
+class _WithoutAliases(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+        """Shared lists are written out: a manifest is for people."""
+        return True
+
+
 def write(folder: Path) -> None:
     """Writes ``concepts/mini.yaml`` and ``sets/mini.csv`` under the prompts folder."""
     header = "# Made by `python -m conceptbench.mini.prompts` from the mini world; edit conceptbench/mini/prompts.py instead.\n"
-    write_text(folder / "concepts" / "mini.yaml", header + yaml.safe_dump(list(concepts()), sort_keys=False, width=160, allow_unicode=True))
+    write_text(folder / "concepts" / "mini.yaml", header + yaml.dump(list(concepts()), Dumper=_WithoutAliases, sort_keys=False, width=160, allow_unicode=True))
     out = io.StringIO()
     writer = csv.DictWriter(out, ["prompt_id", "text", "concept", "split", "content"], lineterminator="\n")
     writer.writeheader()
