@@ -28,7 +28,7 @@ from conceptbench.models.eraser import EraseRequest
 from conceptbench.models.erasure import Erasure
 from conceptbench.models.families import component_hashes
 
-TRAINING_THREADS = 2
+TRAINING_THREADS = 1
 """CPU threads while erasing: training sums in another order with another number, so it is fixed and recorded."""
 CURVE_POINTS = 200
 

@@ -19,7 +19,7 @@ from conceptbench.mini.world import MARKED_SETTINGS
 
 SEED = 14
 BATCH = 32
-SCHEDULE = Schedule(steps=1200, lr=6e-4, ema=0.998, weight_decay=0.0)
+SCHEDULE = Schedule(steps=600, lr=6e-4, ema=0.995, weight_decay=0.0)
 NOISE = 0.08  # of latents with standard deviation 1: sampled latents are not exactly encoded ones
 
 
