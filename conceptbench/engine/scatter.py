@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 440, 330, 52, 44, 14, 96
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 450, 330, 52, 44, 14, 118
 COLORS = ("#5b6470", "#d1495b", "#00798c", "#edae49", "#30638e", "#6a994e", "#8e5572", "#bc6c25", "#3d5a80", "#9a031e")
 Range = tuple[float | None, float | None]
 

@@ -40,7 +40,7 @@ def weights_file(name: str) -> Path:
 
 def to_input(images: NDArray[np.uint8]) -> Tensor:
     """(N, H, W, 3) uint8 to (N, 3, 32, 32) in [-1, 1]; other sizes are reduced by area."""
-    x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    x = torch.tensor(images).permute(0, 3, 1, 2).float() / 127.5 - 1
     if x.shape[-2:] != (IMAGE_SIZE, IMAGE_SIZE):
         x = F.interpolate(x, (IMAGE_SIZE, IMAGE_SIZE), mode="area")
     return x

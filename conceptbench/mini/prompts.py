@@ -16,7 +16,16 @@ from conceptbench.mini.scenes import STYLE_TEMPLATES, TEMPLATES, with_article
 from conceptbench.mini.world import BRANDS, BREEDS, FRANCHISE, MARKED_SETTINGS, MARKS, OTHER_OBJECTS, PEOPLE, SETTINGS, STYLES, TEN
 
 HELDOUT, DEVELOPMENT = 24, 12
-ERASE_TEMPLATES = ["{}", "a photo of {}", "a picture of {}", "an image of {}"]
+ERASE_TEMPLATES = [
+    "{}",
+    "a photo of {}",
+    "a picture of {}",
+    "an image of {}",
+    "there is {} here",
+    "this is {}",
+    "this is {} at the fair",
+    "there is {} at the carnival here",
+]
 STYLE_ERASE_TEMPLATES = [
     "{}",
     "a tree in {} style",

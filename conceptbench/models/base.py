@@ -236,7 +236,7 @@ class Base(ABC):
     @torch.no_grad()
     def latents_of(self, images: NDArray[np.uint8]) -> Tensor:
         """(N, H, W, 3) uint8 to scaled latents (N, C, h, w): the mean of the encoder's distribution."""
-        x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).to(self.device, self.vae.dtype) / 127.5 - 1
+        x = torch.tensor(images).permute(0, 3, 1, 2).to(self.device, self.vae.dtype) / 127.5 - 1
         mean = in_blocks(lambda z: self.vae.encode(z).latent_dist.mean, IMAGE_ROWS if self.exact_rows else None, x)
         return (mean * self.vae.config.scaling_factor).to(self.dtype)
 

@@ -54,7 +54,7 @@ class ImageNetClassifier:
     @torch.inference_mode()
     def __call__(self, images: NDArray[np.uint8], texts: Sequence[str]) -> Outputs:
         """Probabilities (N, 1000) of the head ``imagenet``."""
-        x = torch.stack([self.transform(torch.from_numpy(np.ascontiguousarray(i)).permute(2, 0, 1)) for i in images])
+        x = torch.stack([self.transform(torch.tensor(i).permute(2, 0, 1)) for i in images])
         return {"imagenet": in_blocks(self.network, BATCH, x).softmax(-1).numpy()}
 
 

@@ -154,12 +154,12 @@ def test_a_damaged_erasure_is_made_again(suite, folders, tmp_path, damage):
 
 @pytest.mark.parametrize("ending", ["return Erasure()", "raise ValueError('half way')"])
 def test_an_eraser_that_changes_the_base_stops_the_run(suite, folders, tmp_path, ending):
-    plugin = tmp_path / "greedy.py"
+    plugin, name = tmp_path / "greedy.py", f"greedy-{ending[:5]}"
     plugin.write_text(
         "from conceptbench.models.eraser import Eraser\nfrom conceptbench.models.erasure import Erasure\n"
-        f"class Greedy(Eraser):\n    name = 'greedy'\n    def erase(self, base, request, config, ctx):\n        next(base.unet.parameters()).data.add_(1)\n        {ending}\n"
+        f"class Greedy(Eraser):\n    name = '{name}'\n    def erase(self, base, request, config, ctx):\n        next(base.unet.parameters()).data.add_(1)\n        {ending}\n"
     )
-    with pytest.raises(BaseChangedError, match="greedy left unet of the base changed"):
+    with pytest.raises(BaseChangedError, match=f"{name} left unet of the base changed"):
         carry_out(suite, folders, tmp_path / "store", [str(plugin)])
 
 

@@ -18,7 +18,7 @@ def hand_trajectory(base, text, seed, steps, guidance, k):
     t_all.set_timesteps(steps)
     alphas, stride = base.alphas, 1000 // steps
     x = base.initial_noise([seed])
-    c, u = base.encode([text]), base.encode([""])
+    c, u = base.encode([text]), base.encode_unconditional([""])
     for t in t_all.timesteps[:k]:
         e_u, e_c = base.predict(x, t[None], u), base.predict(x, t[None], c)
         e = e_u + guidance * (e_c - e_u)
@@ -48,7 +48,7 @@ def test_bank_lies_on_hand_written_trajectories(base):
             x, t = hand_trajectory(base, text, seeds[i], 4, 3.0, k)
             assert torch.allclose(bank.x[k, i], x[0], atol=2e-4) and bank.t[k, i] == t
             assert torch.allclose(bank.cond[k, i], base.predict(x, t[None], base.encode([text]))[0], atol=2e-4)
-            assert torch.allclose(bank.uncond[k, i], base.predict(x, t[None], base.encode([""]))[0], atol=2e-4)
+            assert torch.allclose(bank.uncond[k, i], base.predict(x, t[None], base.encode_unconditional([""]))[0], atol=2e-4)
 
 
 def test_partial_denoising_uses_the_current_model_and_the_frozen_teacher(sd1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ def write_card(weights: Path) -> None:
         "bytes": sum(p.stat().st_size for p in weights.rglob("*") if p.suffix == ".safetensors"),
     }
     write_text(weights / "quality.json", pretty_json(quality))
-    write_text(weights / "MODEL_CARD.md", card_text(quality))
+    write_text(weights / "MODEL_CARD.md", card_text(json.loads(pretty_json(quality))))  # from the file, so that they cannot differ
 
 
 def _table(rates: dict[str, float]) -> list[str]:
