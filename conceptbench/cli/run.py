@@ -77,7 +77,7 @@ def _print_table(rows: list[ResultRow], erased: str, kept: str) -> None:
 
     from conceptbench.engine.report import row_names
 
-    overall = {(r.task, r.eraser, r.preset, r.metric, r.role): r for r in rows if r.concept == "*"}
+    overall: dict[tuple[str, ...], ResultRow] = {(r.task, r.eraser, r.preset, r.metric, r.role): r for r in rows if r.concept == "*"}
     names = row_names([(r.eraser, r.preset) for r in rows])
     columns = [(erased, "target"), (kept, "retained"), ("nothing", "target"), ("nothing", "retained"), ("clip_score", "target"), ("clip_score", "retained")]
     table = Table(title="per cent (CLIP: cosine x 100) with 95 % intervals; n and protocols are in leaderboard.csv", title_justify="left")

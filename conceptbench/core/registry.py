@@ -93,7 +93,7 @@ class Registry:
             raise PluginError(f"{path} defines {len(classes)} {self.kind} classes ({found}), not one", f"name it: {path}:ClassName")
         if attribute is not None and attribute not in classes:
             raise unknown_name(f"{self.kind} class in {path.name}", attribute, classes)
-        plugin = classes[attribute] if attribute else next(iter(classes.values()))
+        plugin: Any = classes[attribute] if attribute else next(iter(classes.values()))
         name = str(getattr(plugin, "name", "") or plugin.__name__.lower())
         plugin.name = name
         self.add(name, plugin)
