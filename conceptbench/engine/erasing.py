@@ -94,7 +94,7 @@ def erase(base: Base, unit: EraseUnit, suite: Suite, store: Store, *, train_seed
     """
     reporter = reporter or Silent()
     path = store.erasure_path(unit.key)
-    stored = _stored(path, unit.key)
+    stored = stored_erasure(store, unit.key)
     if stored is not None:
         return stored, False
     concepts = task_concepts(suite, unit.task)
@@ -137,8 +137,9 @@ def erase(base: Base, unit: EraseUnit, suite: Suite, store: Store, *, train_seed
     return erasure, True
 
 
-def _stored(path: Path, key: str) -> Erasure | None:
+def stored_erasure(store: Store, key: str) -> Erasure | None:
     """The erasure in the store if its key and checksum match; a damaged one counts as not there and is made again."""
+    path = store.erasure_path(key)
     with contextlib.suppress(StoreError):
         erasure = Erasure.load(path) if path.exists() else None
         if erasure is not None and erasure.meta.get("key") == key and erasure.meta.get("weights_sha256") == erasure.weights_hash():

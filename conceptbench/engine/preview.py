@@ -6,11 +6,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from conceptbench.core.errors import StoreError
 from conceptbench.core.files import pretty_json, write_text
+from conceptbench.engine.erasing import stored_erasure
 from conceptbench.engine.plan import BASE, Plan
 from conceptbench.engine.store import Store
-from conceptbench.models.erasure import Erasure
 
 BYTES_PER_PIXEL = 2.2  # of PNGs at compression level 1, measured on the mini tier's images with their text chunks
 
@@ -68,28 +67,21 @@ def image_rate_name(plan: Plan) -> str:
     return f"image/{plan.info.id}/{plan.suite.sampler.scheduler}-{plan.suite.sampler.steps}"
 
 
-def _weights_hash(store: Store, key: str) -> str | None:
-    path = store.erasure_path(key)
-    try:
-        return Erasure.load(path).weights_hash() if path.exists() else None
-    except StoreError:
-        return None
-
-
 def preview(plan: Plan, store: Store) -> Preview:
     """Counts a plan against the store."""
     wanted = {s.key(plan.info, BASE) for s in plan.distinct_base_images()}
     unknown, cached, seconds = 0, 0, 0.0
     rates, measured = read_rates(store), True
     for unit in plan.erasures:
-        weights = _weights_hash(store, unit.key)
+        stored = stored_erasure(store, unit.key)
         specs = plan.images[unit.task.id]
-        if weights is None:
+        if stored is None:
             unknown += len(specs)
             rate = rates.get(f"erase/{unit.entry.spec}")
             measured, seconds = measured and rate is not None, seconds + (rate or 0.0)
         else:
             cached += 1
+            weights = stored.weights_hash()
             wanted |= {s.key(plan.info, weights) for s in specs}
     images, present = len(wanted) + unknown, len(store.present(wanted))
     rate = rates.get(image_rate_name(plan))
