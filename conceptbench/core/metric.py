@@ -24,7 +24,7 @@ class JudgeCard:
 
     Attributes:
         id: registered name.
-        role: ``classifier``, ``detector``, ``image-text`` or ``features``.
+        role: ``classifier``, ``detector``, ``image-text``, ``features``, or ``distance`` (of two images: a :class:`PairJudge`).
         sha256: of the weights.
         source, licence, preprocessing: for people.
         labels: head -> labels in the order of the outputs (classifiers and detectors).
@@ -32,7 +32,7 @@ class JudgeCard:
     """
 
     id: str
-    role: Literal["classifier", "detector", "image-text", "features"]
+    role: Literal["classifier", "detector", "image-text", "features", "distance"]
     sha256: str
     source: str
     licence: str
@@ -61,6 +61,40 @@ class Judge(Protocol):
         ...
 
 
+class PairJudge(Protocol):
+    """A judge of role ``distance``: it compares an image with its partner, the base's image of the same condition and seed."""
+
+    card: JudgeCard
+
+    def __call__(self, images: NDArray[np.uint8], partners: NDArray[np.uint8]) -> Outputs:
+        """Compares images.
+
+        Args:
+            images: (N, H, W, 3) uint8 RGB.
+            partners: (N, H, W, 3) uint8 RGB of the same size.
+
+        Returns:
+            ``distance`` (N,) float, not negative.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Edited:
+    """An erasure as an :class:`ErasureMetric` sees it.
+
+    Attributes:
+        before: ``component.parameter`` -> the base's value, for every parameter of the denoiser and of each changed component.
+        after: the same names -> the erased value, for the parameters that the erasure names only; float32.
+        cost: ``seconds``, ``peak_memory_mb``, ``network_evaluations``, ``size_bytes``; None where it was not measured (a
+            checkpoint made elsewhere).
+    """
+
+    before: Mapping[str, NDArray[Any]]
+    after: Mapping[str, NDArray[np.float32]]
+    cost: Mapping[str, float | None]
+
+
 @dataclass(frozen=True)
 class Scored:
     """One image as a metric sees it: its concept and role, its prompt (the cluster) and what the judge said of it."""
@@ -71,21 +105,20 @@ class Scored:
     said: Mapping[str, NDArray[Any]]
 
 
-class Metric(ABC):
-    """A quantity. One file, one family.
+class Quantity(ABC):
+    """What all metrics share: a name, a protocol, a unit and a direction.
 
     Attributes:
         name: registered name.
-        role: the judge's role that it needs.
-        better: which direction is good, by the role of the concept.
-        unit: ``rate``, ``score`` ...
+        summary: one line.
+        role: the judge's role that it needs; empty if it asks none.
+        unit: ``rate``, ``score``, ``seconds`` ...
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     role: ClassVar[str]
     unit: ClassVar[str] = "rate"
-    is_rate: ClassVar[bool] = True
 
     class Config(Strict):
         """Options; a metric with options overrides it."""
@@ -106,7 +139,20 @@ class Metric(ABC):
     @property
     def protocol(self) -> str:
         """``metric@arithmetic/judge``: numbers are comparable only if this is the same."""
-        return f"{self.id}@{self.arithmetic}/{self.judge.id}"
+        return f"{self.id}@{self.arithmetic}" + (f"/{self.judge.id}" if self.role else "")
+
+
+class Metric(Quantity):
+    """A quantity of images: one value an image, averaged with an interval by prompt.
+
+    Attributes:
+        is_rate: whether values are 0 or 1.
+        needs: ``images``: each by itself; ``pairs``: each with the base's image of the same condition and seed (the judge is a
+            :class:`PairJudge`; the base itself has no row).
+    """
+
+    is_rate: ClassVar[bool] = True
+    needs: ClassVar[Literal["images", "pairs"]] = "images"
 
     @abstractmethod
     def better(self, role: Role) -> Better:
@@ -123,3 +169,22 @@ class Metric(ABC):
     def estimate(self, values: Sequence[float | None], clusters: Sequence[str], planned: int, role: Role) -> Estimate:
         """The estimate of a group of images: mean with an interval by prompt."""
         return Estimate.of(values, clusters, planned=planned, rate=self.is_rate, unit=self.unit, better=self.better(role))
+
+
+class ErasureMetric(Quantity):
+    """A quantity of an erasure as a whole: weight change, cost. Its rows have role ``model`` and concept ``*``.
+
+    Attributes:
+        timed: whether a rerun may give another value (seconds, memory); such rows are not part of canonical results.
+    """
+
+    role: ClassVar[str] = ""
+    timed: ClassVar[bool] = False
+
+    @abstractmethod
+    def better(self) -> Better:
+        """Which direction is good."""
+
+    @abstractmethod
+    def measure(self, erasure: Edited) -> float | None:
+        """The value, or None where it is undefined (nothing was measured)."""

@@ -136,7 +136,7 @@ def source_hash(objects: Iterable[Any]) -> str:
 
 
 ERASERS = Registry("eraser", "conceptbench.erasers", "conceptbench.models.eraser:Eraser")
-METRICS = Registry("metric", "conceptbench.metrics", "conceptbench.core.metric:Metric")
+METRICS = Registry("metric", "conceptbench.metrics", "conceptbench.core.metric:Quantity")
 JUDGES = Registry("judge", "conceptbench.judges")
 BASES = Registry("base", "conceptbench.bases")
 RUNTIMES = Registry("runtime", "conceptbench.runtimes", "conceptbench.models.runtime:Runtime")

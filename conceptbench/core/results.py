@@ -90,7 +90,7 @@ class Difference(BaseModel):
 class ResultRow(BaseModel):
     """One number with all that is needed to compare it. The field order is the CSV's column order.
 
-    ``concept`` is ``*`` in a row over all concepts of the role. ``eraser`` holds name and variant (``esd-x``); the unmodified
+    ``concept`` is ``*`` in a row over all concepts of the role; role ``model`` is for what an erasure is or costs as a whole. ``eraser`` holds name and variant (``esd-x``); the unmodified
     model is ``base``. ``status`` is ``ok``, ``partial``, ``limited`` (fewer prompts were asked for), ``development`` (tuning prompts) or
     ``failed`` (the erasure was not made; ``reason`` says why).
     """
@@ -100,7 +100,7 @@ class ResultRow(BaseModel):
     suite: str
     suite_version: str
     task: str
-    role: Literal["target", "retained"]
+    role: Literal["target", "retained", "model"]
     concept: str
     base: str
     eraser: str
@@ -142,14 +142,22 @@ TIMED_FIELDS = ("environment", "hardware", "erase_seconds", "peak_memory_mb")
 COLUMNS = tuple(ResultRow.model_fields)
 
 
-def _cell(value: object) -> str:
-    """A CSV cell. Texts that a spreadsheet would run as a formula get a quote in front."""
+FORMULA = ("=", "+", "@", "-", "\t", "\r")
+
+
+def safe_cell(value: object) -> str:
+    """A CSV cell. Texts that a spreadsheet would run as a formula, and texts that begin with a quote, get a quote in front."""
     if value is None:
         return ""
     if isinstance(value, float):
         return format(value, ".6g")
     text = str(value)
-    return f"'{text}" if text[:1] in ("=", "+", "@", "-", "\t", "\r") else text
+    return f"'{text}" if isinstance(value, str) and text[:1] in (*FORMULA, "'") else text
+
+
+def plain_cell(text: str) -> str:
+    """The text that :func:`safe_cell` made a cell of."""
+    return text[1:] if text[:1] == "'" and text[1:2] in (*FORMULA, "'") else text
 
 
 def to_csv(rows: Sequence[ResultRow]) -> str:
@@ -158,5 +166,5 @@ def to_csv(rows: Sequence[ResultRow]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
     for row in rows:
-        writer.writerow([_cell(getattr(row, c)) for c in COLUMNS])
+        writer.writerow([safe_cell(getattr(row, c)) for c in COLUMNS])
     return out.getvalue()
