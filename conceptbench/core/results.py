@@ -90,9 +90,9 @@ class Difference(BaseModel):
 class ResultRow(BaseModel):
     """One number with all that is needed to compare it. The field order is the CSV's column order.
 
-    ``concept`` is ``*`` in a row over all concepts of the role; role ``model`` is for what an erasure is or costs as a whole. ``eraser`` holds name and variant (``esd-x``); the unmodified
-    model is ``base``. ``status`` is ``ok``, ``partial``, ``limited`` (fewer prompts were asked for), ``development`` (tuning prompts) or
-    ``failed`` (the erasure was not made; ``reason`` says why).
+    ``concept`` is ``*`` in a row over all concepts of the role; role ``model`` is for what an erasure is or costs as a whole.
+    ``eraser`` holds name and variant (``esd-x``); the unmodified model is ``base``. ``status`` is ``ok``, ``partial``, ``limited``
+    (fewer prompts were asked for), ``development`` (tuning prompts) or ``failed`` (the erasure was not made; ``reason`` says why).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
