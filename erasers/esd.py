@@ -13,7 +13,7 @@ from conceptbench.core.schemas import Sampler
 from conceptbench.erasers.shared.latents import NoisyBatch, TrajectoryBank, partly_denoised
 from conceptbench.erasers.shared.loop import TrainingConfig, train, trainable
 from conceptbench.models.base import Base
-from conceptbench.models.eraser import Context, Eraser, EraserConfig, EraseRequest
+from conceptbench.models.eraser import Context, Eraser, EraserConfig, EraseRequest, Load
 from conceptbench.models.erasure import Erasure, values_of
 
 
@@ -59,11 +59,19 @@ class ESD(Eraser[ESDConfig]):
         }
     )
 
+    @classmethod
+    def load(cls, config: ESDConfig, targets: int) -> Load:  # noqa: ARG003 - targets take turns
+        """The training steps, and a bank of whole trajectories or half a trajectory (on average) and the teacher a step."""
+        rows = config.steps * config.batch
+        guided = 2 if config.start_guidance != 1 else 1
+        plain = config.bank * config.denoising_steps * guided if config.latents == "base" else rows * (config.denoising_steps // 2 * guided + 2)
+        return Load(plain, rows, config.batch, config.parameters)
+
     def erase(self, base: Base, request: EraseRequest, config: ESDConfig, ctx: Context) -> Erasure:
         """Trains the chosen parameters; several targets take turns at random."""
         texts = [t for concept in request.targets for t in concept.texts(config.texts)]
         sampler = Sampler(scheduler="ddim", steps=config.denoising_steps, guidance=config.start_guidance, size=request.sampler.size)
-        bank = TrajectoryBank(base, texts, config.bank, sampler, ctx.generator) if config.latents == "base" else None
+        bank = TrajectoryBank(base, texts, config.bank, sampler, ctx) if config.latents == "base" else None
         with trainable(base, config.parameters) as parameters:
             originals = values_of(parameters)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable
 
 import typer
 
-from conceptbench.cli import listing, plan, report, run, show
+from conceptbench.cli import compare, doctor, erase, export, generate, listing, new, plan, report, run, score, show, validate
 from conceptbench.core.errors import EXIT_BUG, ConceptBenchError
 
 app = typer.Typer(
@@ -18,11 +19,23 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="How well was a concept erased from a text-to-image model, what else was damaged, and what did it cost?",
 )
-app.command("list")(listing.list_names)
-app.command("show")(show.show)
-app.command("plan")(plan.plan)
-app.command("run")(run.run)
-app.command("report")(report.report)
+VERBS: dict[str, Callable[..., None]] = {
+    "list": listing.list_names,
+    "show": show.show,
+    "validate": validate.validate,
+    "doctor": doctor.doctor,
+    "plan": plan.plan,
+    "run": run.run,
+    "erase": erase.erase,
+    "generate": generate.generate,
+    "score": score.score,
+    "report": report.report,
+    "compare": compare.compare,
+    "export": export.export,
+    "new": new.new,
+}
+for name, verb in VERBS.items():
+    app.command(name)(verb)
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from conceptbench.core.schemas import Suite as SuiteSchema
     from conceptbench.engine.plan import Plan
     from conceptbench.models.base import Base
 
@@ -24,6 +25,17 @@ StorePath = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 ...")]
 Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file with erasers of yours to register; repeat for more.")]
+Checkpoints = Annotated[
+    list[str] | None,
+    typer.Option("--checkpoint", help="[NAME=]PATH of weights made elsewhere: a diffusers folder, a UNet state dict, a .ckpt, a LoRA; repeat for more."),
+]
+Combinations = Annotated[
+    list[str] | None, typer.Option("--combine", help="A sum such as a+b-c of the names of --checkpoint, as one more row; repeat for more.")
+]
+Tasks = Annotated[list[str] | None, typer.Option("--task", help="Only this task of the suite; repeat for more.")]
+Batch = Annotated[int, typer.Option("--batch", min=1, help="Images a forward pass; on a CPU it changes no byte.")]
+Precision = Annotated[str, typer.Option("--precision", help="Of sampling: fp32, bf16 or fp16 (autocast). Images of another precision are other images.")]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the denoiser for sampling: slow to start, faster on CUDA.")]
 Dev = Annotated[bool, typer.Option("--development", help="Use the development prompts and seeds, for tuning a method.")]
 
 
@@ -57,22 +69,40 @@ def planned(
     plugins: list[Path] | None,
     *,
     development: bool,
+    checkpoints: list[str] | None = None,
+    combinations: list[str] | None = None,
+    tasks: list[str] | None = None,
+    precision: str = "fp32",
+    compiled: bool = False,
 ) -> tuple[Base, Plan]:
-    """What ``plan`` and ``run`` both begin with: names checked before anything is loaded, then the base and the plan."""
+    """What the verbs that need a plan begin with: names checked before anything is loaded, then the base and the plan."""
     from conceptbench.core.manifests import load_suite
     from conceptbench.core.registry import ERASERS
 
-    suite = load_suite(suite_name)
+    suite = chosen_tasks(load_suite(suite_name), tasks)
     for path in plugins or ():
         ERASERS.add_file(path)
+    from conceptbench.engine.brought import checkpoint_entries
     from conceptbench.engine.lineup import resolve
     from conceptbench.engine.plan import make_plan
     from conceptbench.models.families import load_base
 
-    specs = list(dict.fromkeys(erasers if erasers else suite.erasers))
+    brought = checkpoint_entries(checkpoints or (), combinations or ())
+    # who brings weights wants to see these, and the usual line-up only when asked for
+    specs = list(dict.fromkeys(erasers or (() if brought else suite.erasers)))
     for spec in specs:
         resolve(spec, family=None, tier="mini" if (base_name or suite.base) == "mini" else "paper")
     check_device(device)
-    base = load_base(base_name or suite.base, device=device)
-    entries = list({e.spec: e for e in (resolve(spec, family=base.info.family, tier=base.info.tier) for spec in specs)}.values())
-    return base, make_plan(suite, base.info, entries, limit=limit, train_seed=seed, split="development" if development else None)
+    base = load_base(base_name or suite.base, device=device, precision=precision, compiled=compiled)
+    entries = {e.spec: e for e in (*(resolve(spec, family=base.info.family, tier=base.info.tier) for spec in specs), *brought)}
+    return base, make_plan(suite, base.info, list(entries.values()), limit=limit, train_seed=seed, split="development" if development else None)
+
+
+def chosen_tasks(suite: SuiteSchema, names: list[str] | None) -> SuiteSchema:
+    """The suite with only the named tasks."""
+    from conceptbench.core.errors import unknown_name
+
+    for name in names or ():
+        if name not in {t.id for t in suite.tasks}:
+            raise unknown_name(f"task of suite {suite.name}", name, [t.id for t in suite.tasks], f"conceptbench show suite {suite.name}")
+    return suite.model_copy(update={"tasks": tuple(t for t in suite.tasks if t.id in names)}) if names else suite

@@ -20,14 +20,33 @@ def plan(
     device: options.Device = "cpu",
     plugin: options.Plugins = None,
     development: options.Dev = False,
+    checkpoint: options.Checkpoints = None,
+    combine: options.Combinations = None,
+    task: options.Tasks = None,
+    precision: options.Precision = "fp32",
+    compiled: options.Compile = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Say what a run would do: erasures and images to make or already in the store. Changes nothing."""
     from conceptbench.engine.preview import preview
     from conceptbench.engine.store import Store
 
-    _, made = options.planned(suite, eraser, base, limit, seed, device, plugin, development=development)
-    figures = preview(made, Store(options.store_root(store)))
+    loaded, made = options.planned(
+        suite,
+        eraser,
+        base,
+        limit,
+        seed,
+        device,
+        plugin,
+        development=development,
+        checkpoints=checkpoint,
+        combinations=combine,
+        tasks=task,
+        precision=precision,
+        compiled=compiled,
+    )
+    figures = preview(made, Store(options.store_root(store)), loaded)
     if as_json:
         print(json.dumps(figures.as_dict(), indent=1))
         return

@@ -12,7 +12,11 @@ from conceptbench.cli import options
 
 if TYPE_CHECKING:
     from conceptbench.core.results import ResultRow
+    from conceptbench.engine.plan import Plan
     from conceptbench.engine.progress import Reporter
+    from conceptbench.engine.run import Runner
+    from conceptbench.engine.session import Shard
+    from conceptbench.models.base import Base
 
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder for leaderboard.csv, results.json and report.html. Default: runs/SUITE.")]
 
@@ -26,41 +30,95 @@ def run(
     seed: options.Seed = 0,
     store: options.StorePath = None,
     device: options.Device = "cpu",
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Images a forward pass; on a CPU it changes no byte.")] = 32,
+    batch: options.Batch = 32,
     plugin: options.Plugins = None,
     development: options.Dev = False,
+    checkpoint: options.Checkpoints = None,
+    combine: options.Combinations = None,
+    task: options.Tasks = None,
+    shard: Annotated[str, typer.Option("--shard", help="i/n: make only this part, for job arrays; a run without it then scores all.")] = "1/1",
+    precision: options.Precision = "fp32",
+    compiled: options.Compile = False,
+    save_every: Annotated[float, typer.Option("--save-every", min=0, help="Seconds between two checkpoints of a training.")] = 20.0,
 ) -> None:
-    """Erase, draw, judge and score; what is in the store already is not done again. To resume, run again."""
-    from conceptbench.core.errors import EXIT_FAILED_UNITS
-    from conceptbench.engine.preview import image_rate_name, record_rates
-    from conceptbench.engine.report import report_from_results
-    from conceptbench.engine.run import Runner, write_results
-    from conceptbench.engine.store import Store
+    """Erase, draw, judge and score; what is in the store already is not done again. To resume, run again.
 
-    loaded, plan = options.planned(suite, eraser, base, limit, seed, device, plugin, development=development)
+    SIGTERM, or Ctrl-C once, finishes the batch and ends with exit code 143; nothing is lost.
+    """
+    from conceptbench.engine.session import Shard
+
+    part = Shard.parse(shard)
+    loaded, plan = options.planned(
+        suite,
+        eraser,
+        base,
+        limit,
+        seed,
+        device,
+        plugin,
+        development=development,
+        checkpoints=checkpoint,
+        combinations=combine,
+        tasks=task,
+        precision=precision,
+        compiled=compiled,
+    )
     folder = output or Path("runs") / (plan.suite.name + ("-development" if development else ""))
-    where = Store(options.store_root(store))
-    for note in loaded.info.notes:
+    carry_out(loaded, plan, folder, options.store_root(store), batch=batch, shard=part, save_every=save_every)
+
+
+def carry_out(
+    base: Base, plan: Plan, folder: Path, store: Path, *, batch: int = 32, shard: Shard | None = None, collect: bool = False, save_every: float = 20.0
+) -> None:
+    """Runs a plan and shows what came out of it; with ``collect`` it makes nothing and scores what the store has."""
+    from conceptbench.engine.run import Runner
+    from conceptbench.engine.session import Journal, Session, Shard, Stop
+    from conceptbench.engine.store import Store
+    from conceptbench.engine.timing import record_rates
+
+    where, journal = Store(store), Journal(folder / "journal.jsonl")
+    for note in base.info.notes:
         print(f"note: {note}", file=sys.stderr)
-    runner = Runner(loaded, plan, where, batch=batch, reporter=_reporter())
-    outcome = runner.run()
-    write_results(outcome, runner.judges, folder, where)
-    report_from_results(folder, where)
+    with Stop().on_signals() as stop:
+        session = Session(reporter=reporter(), journal=journal, stop=stop, shard=shard or Shard(), batch=batch, checkpoint_seconds=save_every)
+        runner = Runner(base, plan, where, session=session, collect=collect)
+        outcome = runner.run()
+    record_rates(where, plan, outcome)
+    finish(runner, folder)
+
+
+def finish(runner: Runner, folder: Path) -> None:
+    """Writes a run's tables and page, prints the leaderboard, and says what there is to say.
+
+    Raises:
+        typer.Exit: with code 3 if a unit failed.
+    """
+    from conceptbench.core.errors import EXIT_FAILED_UNITS
+    from conceptbench.engine.provenance import write_results
+    from conceptbench.engine.report import report_from_results
+
+    outcome, session, suite = runner.outcome, runner.session, runner.plan.suite
     work = outcome.work
-    rates = {f"erase/{r.eraser}:{r.preset}": r.erase_seconds for r in outcome.rows if r.erase_seconds is not None}
-    if work.images:
-        rates[image_rate_name(plan)] = (work.seconds["generate"] + work.seconds["judge"]) / work.images
-    record_rates(where, rates)
-    _print_table(outcome.rows, plan.suite.headline.erased, plan.suite.headline.kept)
-    print(f"made {work.erasures} erasures and {work.images} images; results in {folder}/ (open report.html)", file=sys.stderr)
+    made = f"made {work.erasures} erasures and {work.images} images"
+    if session.shard.count > 1:
+        print(f"{made} of shard {session.shard}; when all shards are done, the same command without --shard scores them", file=sys.stderr)
+    else:
+        with session.journal.stage("score", "results"):
+            write_results(outcome, runner.measures.judges, folder, runner.store)
+        with session.journal.stage("report", suite.name):
+            report_from_results(folder, runner.store)
+        _print_table(outcome.rows, suite.headline.erased, suite.headline.kept)
+        print(f"{made}; results in {folder}/ (open report.html)", file=sys.stderr)
+    for note in work.notes:
+        print(f"note: {note}", file=sys.stderr)
     for failure in outcome.failures:
         print(f"failed: {failure['eraser']} [{failure['task']}]: {failure['reason']}", file=sys.stderr)
     if outcome.failures:
         raise typer.Exit(EXIT_FAILED_UNITS)
 
 
-def _reporter() -> Reporter:
-    """A bar on a terminal, lines elsewhere."""
+def reporter() -> Reporter:
+    """Bars on a terminal, lines elsewhere."""
     from conceptbench.engine.progress import Lines
 
     if not sys.stderr.isatty():

@@ -57,6 +57,16 @@ class StoreError(ConceptBenchError):
     exit_code = EXIT_FAILED_UNITS
 
 
+class WriteError(StoreError):
+    """Something could not be written (a full disk, a read-only folder); fatal, because results would be lost."""
+
+
+class StoppedError(ConceptBenchError):
+    """The run was asked to stop (SIGTERM, Ctrl-C) and did so after the batch that it was at; running again goes on."""
+
+    exit_code = 143
+
+
 class NotComparableError(ConceptBenchError):
     """Numbers of different protocol or suite version would end up in one column."""
 

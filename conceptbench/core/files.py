@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+
+from conceptbench.core.errors import WriteError
 
 
 def _plain(value: Any) -> Any:
@@ -60,9 +65,16 @@ def sha256_file(path: Path) -> str:
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yields a temporary path in the same folder; on success it replaces ``path``, flushed to disk, else it is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    """Yields a temporary path in the same folder; on success it replaces ``path``, flushed to disk, else it is removed.
+
+    Raises:
+        WriteError: the disk is full, the folder is read-only and the like; it names the file.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".part")
+    except OSError as error:
+        raise write_error(path, error) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -71,14 +83,71 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         os.replace(temporary, path)
+    except OSError as error:
+        raise write_error(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_error(path: Path, error: OSError) -> WriteError:
+    """What to tell about a file that could not be written."""
+    hint = {
+        errno.ENOSPC: "free some space, or put the store on another disk with --store; run again to go on: what is written is kept",
+        errno.EACCES: "make the folder writable, or choose another one with --store or --output",
+        errno.EROFS: "the disk is read-only: choose another folder with --store or --output",
+    }.get(error.errno or 0, "run again to go on: what is written is kept")
+    return WriteError(f"cannot write {path}: {error.strerror or error}", hint)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file so that it is either whole or not there."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
+
+
+def append_line(path: Path, text: str) -> None:
+    """Adds one line to a log in a single write, so that lines of several processes never mix; a torn last line is the reader's to drop."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(handle, (text + "\n").encode())
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+@contextlib.contextmanager
+def locked(path: Path, while_waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Holds an exclusive lock on a file while inside; it is free again when the process ends, however it ends.
+
+    Where the file system knows no locks nothing is held: all results are written whole and under their content's key, so the
+    worst is that something is made twice.
+
+    Args:
+        path: the file; it stays.
+        while_waiting: called a few times a second while another process holds the lock; may raise to give up.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise write_error(path, error) from error
+    try:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                while_waiting()
+                time.sleep(0.2)
+                continue
+            except OSError:
+                pass  # no locks here
+            break
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,24 +1,29 @@
-"""Reads manifests (YAML) and prompt sets (CSV) from the package's prompts folder or from files of the user's."""
+"""Reads manifests (YAML) and prompt sets (CSV) from the package's prompts folder or from files of the user's.
+
+The ``read_...`` functions never raise for what is in a file: they give what is usable and every problem with its line.
+The ``load_...`` functions give the whole or raise all problems at once.
+"""
 
 from __future__ import annotations
 
 import csv
 import functools
 import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
 
-import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from conceptbench.core.errors import UserInputError, nearest, unknown_name
+from conceptbench.core.documents import Document, Problem, check, messages, read_document, refuse, unknown
+from conceptbench.core.documents import read_yaml as read_yaml  # also known by this name
+from conceptbench.core.errors import UserInputError, unknown_name
 from conceptbench.core.registry import JUDGES, METRICS
-from conceptbench.core.schemas import Concept, PromptRow, Split, Suite, Task
-
-Model = TypeVar("Model", bound=BaseModel)
+from conceptbench.core.schemas import Concept, MetricSpec, PromptRow, Split, Suite, Task
 
 
+# -- where manifests are ---------------------------------------------------------------------------------------------
 def _folder(kind: str) -> Path:
     return Path(str(files("conceptbench.prompts"))) / kind
 
@@ -28,8 +33,12 @@ def names_in(kind: str) -> list[str]:
     return sorted(p.stem for p in _folder(kind).iterdir() if p.suffix in {".yaml", ".csv"})
 
 
-def _find(kind: str, name: str, suffix: str) -> Path:
-    """A shipped manifest by name, or the user's file by path."""
+def find_manifest(kind: str, name: str, suffix: str) -> Path:
+    """A shipped manifest by name, or the user's file by path.
+
+    Raises:
+        UserInputError: there is none (with the nearest shipped one).
+    """
     if name.endswith(suffix):
         path = Path(name)
         if not path.is_file():
@@ -40,84 +49,113 @@ def _find(kind: str, name: str, suffix: str) -> Path:
     return _folder(kind) / f"{name}{suffix}"
 
 
-def read_yaml(path: Path) -> Any:
-    """The content of a YAML file; a syntax error becomes an input error with its line."""
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise UserInputError(f"{where}: not valid YAML: {getattr(error, 'problem', error)}", "indent with spaces; quote texts with a colon in them") from error
+# -- concepts --------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class ConceptFile:
+    """A concepts manifest: the valid ones by name, and the list number of every one that has a name."""
+
+    document: Document
+    concepts: dict[str, Concept]
+    positions: dict[str, int]
+    problems: tuple[Problem, ...]
 
 
-def _line_of(text: str, location: tuple[str | int, ...]) -> int | None:
-    """The line of a key in a YAML text, following mapping keys and list numbers down to the last one that exists."""
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
-    line: int | None = None
-    for part in location:
-        if isinstance(node, yaml.MappingNode):
-            pair = next(((k, v) for k, v in node.value if k.value == str(part)), None)
-            if pair is None:
-                break
-            line, node = pair[0].start_mark.line + 1, pair[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return line
-
-
-def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
-    """Names of the fields beside the one at a location, for the suggestion after an unknown key."""
-    current: Any = model
-    for part in location[:-1]:
-        if isinstance(part, str) and isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields:
-            annotation: Any = current.model_fields[part].annotation
-            inner = [a for a in getattr(annotation, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)]
-            current = inner[0] if inner else annotation
-    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
-
-
-def parse(model: type[Model], value: Any, path: Path) -> Model:
-    """Validates a manifest; every problem is reported at once, with its line and the nearest valid key."""
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        text = path.read_text(encoding="utf-8") if path.suffix == ".yaml" and path.is_file() else ""
-        problems = []
-        for item in error.errors():
-            line = _line_of(text, item["loc"]) if text else None
-            where = ".".join(str(p) for p in item["loc"]) or model.__name__
-            message = item["msg"]
-            if item["type"] == "extra_forbidden":
-                close = nearest(str(item["loc"][-1]), _fields_at(model, item["loc"]))
-                message = "unknown key" + (f"; did you mean {close!r}?" if close else "")
-            problems.append(f"{path.name}{f':{line}' if line else ''}: {where}: {message} (got {str(item.get('input'))[:60]!r})")
-        raise UserInputError(
-            f"{len(problems)} problem(s) in {path.name}:\n  " + "\n  ".join(problems), "`conceptbench show suite mini` prints a valid suite"
-        ) from error
+def read_concepts(path: Path) -> ConceptFile:
+    """The concepts of a manifest (a YAML list) and all that is wrong with it."""
+    document = read_document(path)
+    problems, concepts, positions = list(document.problems), dict[str, Concept](), dict[str, int]()
+    if not isinstance(document.value, list):
+        if document.node is not None or not problems:
+            problems.append(document.problem((), "a concepts file is a list of concepts, and this is none"))
+        return ConceptFile(document, {}, {}, tuple(problems))
+    for i, item in enumerate(document.value):
+        name = item.get("name") if isinstance(item, Mapping) else None
+        concept, found = check(Concept, item, document, (i,), f"concept {name!r}: " if name else f"concept number {i + 1}: ")
+        problems += found
+        if isinstance(name, str) and positions.setdefault(name, i) != i:
+            first = document.line((positions[name], "name"))
+            problems.append(document.problem((i, "name"), f"the concept {name!r} is in this file already, in line {first}"))
+        elif concept is not None:
+            concepts[concept.name] = concept
+    return ConceptFile(document, concepts, positions, tuple(problems))
 
 
 @functools.cache
 def load_concepts(name: str) -> dict[str, Concept]:
     """The concepts of a manifest by name (a YAML list)."""
-    path = _find("concepts", name, ".yaml")
-    concepts = [parse(Concept, item, path) for item in read_yaml(path)]
-    return {c.name: c for c in concepts}
+    found = read_concepts(find_manifest("concepts", name, ".yaml"))
+    refuse(found.problems, "")
+    return found.concepts
+
+
+# -- prompts ---------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class PromptFile:
+    """A prompt set: the valid rows and the line that each begins in."""
+
+    path: Path
+    rows: tuple[PromptRow, ...]
+    lines: tuple[int, ...]
+    problems: tuple[Problem, ...]
+
+
+def _header_problems(path: Path, header: Sequence[str]) -> list[str]:
+    columns = PromptRow.model_fields
+    wrong = [unknown(path, 1, "column", c, columns).message for c in dict.fromkeys(header) if c not in columns]
+    wrong += [f"the column {c!r} is there twice" for c in sorted({c for c in header if header.count(c) > 1})]
+    return wrong + [f"the column {c!r} is missing" for c, f in columns.items() if f.is_required() and c not in header]
+
+
+def _row_of(header: Sequence[str], cells: Sequence[str]) -> tuple[PromptRow | None, list[str]]:
+    if len(cells) != len(header):
+        quoting = "; a text with a comma in it needs quotes" if len(cells) > len(header) else "; empty ones need their commas"
+        return None, [f"{len(cells)} cells where the header has {len(header)}" + quoting]
+    values = {k: v for k, v in zip(header, cells, strict=True) if v.strip() and k in PromptRow.model_fields}
+    try:
+        return PromptRow.model_validate(values), []
+    except ValidationError as error:
+        return None, [f"{place[0]} is empty" if place[0] not in values else text for place, text in messages(PromptRow, error)]
+
+
+def read_prompts(path: Path) -> PromptFile:
+    """The rows of a prompt set (a CSV with the columns of :class:`PromptRow`) and all that is wrong with it."""
+    header: list[str] = []
+    rows, lines, problems = list[PromptRow](), list[int](), list[Problem]()
+    first: dict[str, int] = {}
+    line = 1
+    try:
+        reader = csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""), strict=True)
+        for cells in reader:
+            begins, line = line, reader.line_num + 1  # a quoted text may go over several lines
+            if not header:
+                header = cells
+                problems += [Problem(path, begins, m) for m in _header_problems(path, header)]
+                if not {c for c, f in PromptRow.model_fields.items() if f.is_required()} <= set(header) or len(set(header)) < len(header):
+                    break  # every row would repeat it
+            elif cells:
+                row, wrong = _row_of(header, cells)
+                problems += [Problem(path, begins, m) for m in wrong]
+                if row is None:
+                    continue
+                if first.setdefault(row.prompt_id, begins) != begins:
+                    problems.append(Problem(path, begins, f"prompt_id {row.prompt_id!r} occurs twice: in line {first[row.prompt_id]} and here"))
+                rows.append(row)
+                lines.append(begins)
+    except csv.Error as error:
+        problems.append(Problem(path, line, f"not valid CSV: {error}; the row begins here"))
+    except (OSError, ValueError) as error:
+        problems.append(Problem(path, None, f"not readable as CSV: {error}"))
+    if not header and not problems:
+        problems.append(Problem(path, None, f"the file is empty; its columns are {', '.join(PromptRow.model_fields)}"))
+    return PromptFile(path, tuple(rows), tuple(lines), tuple(problems))
 
 
 @functools.cache
 def load_prompts(name: str) -> tuple[PromptRow, ...]:
     """The rows of a prompt set (a CSV with the columns of :class:`PromptRow`)."""
-    path = _find("sets", name, ".csv")
-    reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
-    rows = [parse(PromptRow, {k: v for k, v in row.items() if v not in ("", None)}, path) for row in reader]
-    ids = [r.prompt_id for r in rows]
-    if len(set(ids)) < len(ids):
-        twice = next(i for i in ids if ids.count(i) > 1)
-        raise UserInputError(f"{path.name}: prompt_id {twice!r} occurs twice", "a prompt_id must be unique in its set")
-    return tuple(rows)
+    found = read_prompts(find_manifest("sets", name, ".csv"))
+    refuse(found.problems, "")
+    return found.rows
 
 
 def prompts_for(set_name: str, split: Split, concepts: list[str]) -> list[PromptRow]:
@@ -129,20 +167,39 @@ def prompts_for(set_name: str, split: Split, concepts: list[str]) -> list[Prompt
     return rows
 
 
+# -- suites ----------------------------------------------------------------------------------------------------------
+def unknown_concepts(document: Document, tasks: Mapping[int, Task], known: Iterable[str]) -> list[Problem]:
+    """Concepts of tasks (by their number in the suite) that do not exist."""
+    names = set(known)
+    return [
+        unknown(document.path, document.line(("tasks", i, role, j)), f"concept of task {task.id!r}", concept, names)
+        for i, task in tasks.items()
+        for role, chosen in (("targets", task.targets), ("retained", task.retained))
+        for j, concept in enumerate(chosen)
+        if concept not in names
+    ]
+
+
+def unknown_plugins(document: Document, metrics: Mapping[int, MetricSpec]) -> list[Problem]:
+    """Metrics and judges of a suite (by their number in it) that are not installed."""
+    found = []
+    for i, spec in metrics.items():
+        if spec.metric not in METRICS.names():
+            found.append(unknown(document.path, document.line(("metrics", i, "metric")), "metric", spec.metric, METRICS.names()))
+        if spec.judge is not None and spec.judge not in JUDGES.names():
+            found.append(unknown(document.path, document.line(("metrics", i, "judge")), "judge", spec.judge, JUDGES.names()))
+    return found
+
+
 def load_suite(name: str) -> Suite:
     """A suite by name or path, with every name in it checked against its concepts."""
-    path = _find("suites", name, ".yaml")
-    suite = parse(Suite, read_yaml(path), path)
+    document = read_document(find_manifest("suites", name, ".yaml"))
+    refuse(document.problems, "")
+    suite, problems = check(Suite, document.value, document)
+    refuse(problems)
+    assert suite is not None
     concepts = load_concepts(suite.concepts)
-    for task in suite.tasks:
-        for concept in (*task.targets, *task.retained):
-            if concept not in concepts:
-                raise unknown_name(f"concept of task {task.id!r} in {path.name}", concept, concepts)
-    for spec in suite.metrics:
-        if spec.metric not in METRICS.names():
-            raise unknown_name(f"metric in {path.name}", spec.metric, METRICS.names(), "conceptbench list metrics")
-        if spec.judge is not None and spec.judge not in JUDGES.names():
-            raise unknown_name(f"judge in {path.name}", spec.judge, JUDGES.names(), "conceptbench list judges")
+    refuse([*unknown_concepts(document, dict(enumerate(suite.tasks)), concepts), *unknown_plugins(document, dict(enumerate(suite.metrics)))])
     return suite
 
 

@@ -175,11 +175,14 @@ class ErasureMetric(Quantity):
     """A quantity of an erasure as a whole: weight change, cost. Its rows have role ``model`` and concept ``*``.
 
     Attributes:
-        timed: whether a rerun may give another value (seconds, memory); such rows are not part of canonical results.
+        unit: where it depends on the options, ``__init__`` sets it.
+        timed: whether a rerun may give another value (seconds, memory); such rows are not part of canonical results. May
+            depend on the options, too: ask the instance.
     """
 
     role: ClassVar[str] = ""
-    timed: ClassVar[bool] = False
+    unit: str = "depends on the options"  # type: ignore[misc] # other metrics have one for the class
+    timed: bool = False
 
     @abstractmethod
     def better(self) -> Better:

@@ -3,109 +3,70 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import resource
-import time
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from conceptbench.core.errors import BaseChangedError, ConceptBenchError, PluginError, StoreError, UnitFailedError
 from conceptbench.core.manifests import task_concepts
-from conceptbench.core.schemas import Concept, Suite
+from conceptbench.core.schemas import Suite
 from conceptbench.core.seeds import training_seed
-from conceptbench.engine.generate import generate
-from conceptbench.engine.plan import BASE, EraseUnit, ImageSpec
-from conceptbench.engine.progress import Reporter, Silent
+from conceptbench.engine.lineup import CHECKPOINT
+from conceptbench.engine.plan import EraseUnit
+from conceptbench.engine.session import Session
 from conceptbench.engine.store import Store
+from conceptbench.engine.training import TrainingContext
 from conceptbench.models.base import Base
-from conceptbench.models.conditions import Condition
 from conceptbench.models.eraser import EraseRequest
 from conceptbench.models.erasure import Erasure
 from conceptbench.models.families import component_hashes
 
 TRAINING_THREADS = 1
 """CPU threads while erasing: training sums in another order with another number, so it is fixed and recorded."""
-CURVE_POINTS = 200
-
-
-class StoreContext:
-    """The harness's side of an eraser's work (:class:`conceptbench.models.eraser.Context`)."""
-
-    def __init__(self, base: Base, suite: Suite, store: Store, seed: int, reporter: Reporter) -> None:
-        self._base, self._suite, self._store, self._reporter = base, suite, store, reporter
-        self._seed = seed
-        self.generator = torch.Generator().manual_seed(seed)
-        self.curve: list[dict[str, float | None]] = []
-        self.reference_keys: list[str] = []
-
-    def images(self, concept: Concept, n: int) -> NDArray[np.uint8]:
-        """N images of a concept from the base, over its training texts, through the store. (n, H, W, 3) uint8."""
-        texts = concept.texts()
-        specs = [
-            ImageSpec(
-                "reference",
-                concept.name,
-                "target",
-                f"reference-{i}",
-                i,
-                Condition(texts[i % len(texts)]),
-                training_seed("reference", concept.name, i),
-                self._suite.sampler,
-            )
-            for i in range(n)
-        ]
-        counted = self._base.evaluations
-        generate(self._base, specs, BASE, self._store, batch=32)
-        self._base.evaluations = counted  # a warm store must not make an eraser look cheaper
-        keys = [s.key(self._base.info, BASE) for s in specs]
-        self.reference_keys.extend(keys)
-        return np.stack([self._store.read_image(k) for k in keys])
-
-    def progress(self, step: int, total: int, loss: float, **values: float) -> None:
-        """Keeps at most 200 points of the curve and moves the bar."""
-        if step % max(1, total // CURVE_POINTS) == 0 or step + 1 == total:
-            self.curve.append({"step": step, "loss": _finite(loss), **{k: _finite(v) for k, v in values.items()}})
-        self._reporter.advance(1)
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def _peak_memory_mb() -> float:
+    """Largest memory so far: of the accelerator since the erasure began, else of the whole process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
 
 
-def erase(base: Base, unit: EraseUnit, suite: Suite, store: Store, *, train_seed: int, reporter: Reporter | None = None) -> tuple[Erasure, bool]:
-    """The erasure of a unit.
+def erase(base: Base, unit: EraseUnit, suite: Suite, store: Store, *, train_seed: int, session: Session | None = None) -> tuple[Erasure, bool]:
+    """The erasure of a unit. Another process that makes the same one is waited for.
 
     Returns:
         The erasure, and whether it was made now.
 
     Raises:
-        UnitFailedError: the eraser raised, or left the base changed.
+        UnitFailedError: the eraser raised, or gave weights that are not finite.
+        BaseChangedError: it left the base changed.
+        StoppedError: the session was asked to stop; the training is saved.
     """
-    reporter = reporter or Silent()
-    path = store.erasure_path(unit.key)
+    session = session or Session()
     stored = stored_erasure(store, unit.key)
     if stored is not None:
         return stored, False
+    with store.lock(unit.key, session.stop.check):
+        stored = stored_erasure(store, unit.key)
+        if stored is not None:
+            return stored, False
+        with session.journal.stage("erase", unit.name):
+            return _make(base, unit, suite, store, train_seed, session), True
+
+
+def _make(base: Base, unit: EraseUnit, suite: Suite, store: Store, train_seed: int, session: Session) -> Erasure:
     concepts = task_concepts(suite, unit.task)
-    seed = training_seed(train_seed, unit.entry.label, *unit.task.targets)
     request = EraseRequest(
         targets=tuple(concepts[n] for n in unit.task.targets), retained=tuple(concepts[n] for n in unit.task.retained), sampler=suite.sampler, seed=train_seed
     )
-    context = StoreContext(base, suite, store, seed, reporter)
+    context = TrainingContext(base, suite, store, unit.key, unit.name, training_seed(train_seed, unit.entry.label, *unit.task.targets), session)
     threads = torch.get_num_threads()
-    evaluations, started = base.evaluations, time.monotonic()
-    reporter.begin(f"erase {unit.entry.label} [{unit.task.id}]", getattr(unit.entry.config, "steps", 1))
+    session.reporter.begin(f"erase {unit.name}", getattr(unit.entry.config, "steps", 1))
     if base.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     try:
@@ -114,27 +75,30 @@ def erase(base: Base, unit: EraseUnit, suite: Suite, store: Store, *, train_seed
         erasure = _guarded(lambda: unit.entry.eraser().erase(base, request, unit.entry.config, context), unit)
     finally:
         torch.set_num_threads(threads)
-        reporter.end()
+        session.reporter.end()
         _check_untouched(base, unit)
+    seconds, evaluations = context.spent()
+    measured = unit.entry.preset != CHECKPOINT  # what is read from a file was paid for elsewhere
     erasure.meta.update(
         key=unit.key,
         eraser=unit.entry.label,
         preset=unit.entry.preset,
         task=unit.task.id,
         config=unit.entry.config.model_dump(mode="json"),
-        train_seed=train_seed,
+        train_seed=train_seed if measured else None,
         base=base.info.components,
         curve=context.curve,
         weights_sha256=erasure.weights_hash(),
         threads=TRAINING_THREADS,
-        seconds=time.monotonic() - started,
-        peak_memory_mb=_peak_memory_mb(),
-        network_evaluations=base.evaluations - evaluations,
+        seconds=seconds if measured else None,
+        peak_memory_mb=_peak_memory_mb() if measured else None,
+        network_evaluations=evaluations if measured else None,
         size_bytes=erasure.size_bytes(),
         reference_images=context.reference_keys,
     )
-    erasure.save(path)
-    return erasure, True
+    erasure.save(store.erasure_path(unit.key))
+    context.clean()
+    return erasure
 
 
 def stored_erasure(store: Store, key: str) -> Erasure | None:

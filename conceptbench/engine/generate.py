@@ -1,79 +1,172 @@
-"""Makes the images that are missing: many prompts in a batch, files written while the next batch is denoised."""
+"""Makes the images that are missing and shows them to the judges straight from memory, a batch at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from conceptbench.core.errors import UnitFailedError
+from conceptbench.engine.judging import Hearing
 from conceptbench.engine.plan import ImageSpec
-from conceptbench.engine.progress import Reporter, Silent
-from conceptbench.engine.store import Store
+from conceptbench.engine.progress import Work
+from conceptbench.engine.session import Session, Shard
+from conceptbench.engine.store import THREADS, Store
 from conceptbench.models.base import Base
 
 
-def batches_to_do(specs: Sequence[ImageSpec], keys: Sequence[str], present: set[str], batch: int, *, exact: bool) -> list[list[int]]:
-    """Indices of the images to make, in the plan's batches.
-
-    Batches are cut from the whole list, never from what is left. Where an image has the same bytes in any batch
-    (``exact``: CPU, fp32), only the missing ones of a batch are made; elsewhere an unfinished batch is done again whole.
-    """
-    samplers = {s.sampler for s in specs}
-    todo = []
-    for sampler in sorted(samplers, key=lambda s: s.model_dump_json()):
-        own = [i for i, s in enumerate(specs) if s.sampler == sampler]
-        for start in range(0, len(own), batch):
-            part = own[start : start + batch]
-            missing = [i for i in part if keys[i] not in present]
-            if missing:
-                todo.append(missing if exact else part)
-    return todo
+def cut(specs: Sequence[ImageSpec], batch: int) -> list[list[int]]:
+    """The plan's batches, as indices: cut from the whole list, one sampler a batch, never from what happens to be left."""
+    samplers: dict[str, list[int]] = {}
+    for i, spec in enumerate(specs):
+        samplers.setdefault(spec.sampler.model_dump_json(), []).append(i)
+    return [own[start : start + batch] for _, own in sorted(samplers.items()) for start in range(0, len(own), batch)]
 
 
-def generate(base: Base, specs: Sequence[ImageSpec], model: str, store: Store, *, batch: int, reporter: Reporter | None = None, what: str = "images") -> int:
-    """Makes the images of ``specs`` that are not in the store, with whatever erasure is applied to the base.
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on an accelerator or on the CPU."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and ("not enough memory" in str(error) or "out of memory" in str(error).lower())
+    )
+
+
+def in_halves(make: Callable[[list[int]], None], indices: list[int], note: Callable[[str], None]) -> None:
+    """Does a batch; where memory runs out, its halves one after the other, down to single images."""
+    try:
+        make(indices)
+    except Exception as error:
+        if not is_out_of_memory(error) or len(indices) == 1:
+            raise
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        note(f"out of memory with {len(indices)} images at once: went on with halves; --batch {max(1, len(indices) // 2)} avoids the attempt")
+        middle = len(indices) // 2
+        for half in (indices[:middle], indices[middle:]):
+            in_halves(make, half, note)
+
+
+class Generation:
+    """The images of one model: those that are missing are made, those that no judge has seen are shown.
 
     Args:
-        base: the model.
+        base: the model, with whatever erasure is applied to it.
         specs: what to draw; the same image twice is drawn once.
         model: hash of the applied erasure, or ``base``.
         store: where images go.
-        batch: images a forward.
-        reporter: hears of progress.
-        what: the stage's name.
-
-    Returns:
-        How many images were made.
-
-    Raises:
-        UnitFailedError: the model gave something that is no image (NaN).
+        session: reporter, journal, stop, shard and batch size.
+        what: the unit's name, for people.
+        hearing: the judges, or None to only draw.
+        work: counts what was done.
     """
-    reporter = reporter or Silent()
-    specs = list({s.key(base.info, model): s for s in specs}.values())
-    keys = [s.key(base.info, model) for s in specs]
-    present = store.present(keys)
-    exact = base.device.type == "cpu"
-    todo = batches_to_do(specs, keys, present, batch, exact=exact)
-    made = sum(map(len, todo))
-    if not made:
-        return 0
-    reporter.begin(what, made)
-    with ThreadPoolExecutor(2) as writers:
-        pending: list[Future[None]] = []
-        for indices in todo:
-            chosen = [specs[i] for i in indices]
-            latents = base.sample([s.condition for s in chosen], [s.seed for s in chosen], chosen[0].sampler, until=chosen[0].sampler.steps)
-            if not np.isfinite(float(latents.sum())):  # type: ignore[union-attr]
-                raise UnitFailedError(f"{what}: the model's latents are not finite", "its weights hold NaN or infinity; look at the erasure")
-            pixels: NDArray[np.uint8] = base.decode(latents)  # type: ignore[arg-type]
-            for i, image in zip(indices, pixels, strict=True):
-                if keys[i] not in present:
-                    pending.append(writers.submit(store.write_image, keys[i], image))
-            reporter.advance(len(indices))
-        for future in pending:
-            future.result()  # a write that fails is fatal
-    reporter.end()
-    return made
+
+    def __init__(
+        self,
+        base: Base,
+        specs: Sequence[ImageSpec],
+        model: str,
+        store: Store,
+        session: Session,
+        *,
+        what: str,
+        hearing: Hearing | None = None,
+        work: Work | None = None,
+    ) -> None:
+        self.base, self.store, self.session, self.hearing = base, store, session, hearing
+        self.work, self.what = work or Work(), what
+        by_key = {s.key(base.info, model): s for s in specs}
+        self.keys, self.specs = list(by_key), list(by_key.values())
+        self.batches = session.shard.of(cut(self.specs, session.batch))
+
+    def run(self) -> int:
+        """Does the work of this shard. Returns how many images were made.
+
+        Raises:
+            UnitFailedError: the model gave something that is no image (NaN).
+            StoppedError: the session was asked to stop; everything before is kept.
+        """
+        present = self._present()
+        with self.work.timed("judge"):
+            self._show_present(present)
+        missing = [[i for i in part if self.keys[i] not in present] for part in self.batches]
+        made = sum(map(len, missing))
+        if made:
+            # where an image has the same bytes in any batch, only what is missing is made; elsewhere a batch is done again whole
+            exact = self.base.exact_rows is not None
+            todo = [(lack if exact else part) for lack, part in zip(missing, self.batches, strict=True) if lack]
+            self.session.reporter.begin(f"draw {self.what}", sum(map(len, todo)))
+            with self.session.journal.stage("generate", self.what, images=made), ThreadPoolExecutor(THREADS) as writers:
+                for part in todo:
+                    self.session.stop.check()
+                    in_halves(lambda indices: self._make(indices, present, writers), part, self.work.note)
+                    self.session.reporter.advance(len(part))
+            self.session.reporter.end()
+        return made
+
+    def _present(self) -> set[str]:
+        """This shard's images that are there and sound; damaged ones are removed, counted and made again."""
+        own = [self.keys[i] for part in self.batches for i in part]
+        with self.work.timed("check"):
+            present = self.store.present(own)
+            for key in self.store.damaged(sorted(present)):
+                path = self.store.image_path(key)
+                path.unlink(missing_ok=True)
+                present.discard(key)
+                self.work.note(f"the image {path} was damaged and is made again")
+        return present
+
+    def _show_present(self, present: set[str]) -> None:
+        """Shows the judges what is on disk and what they have not seen."""
+        if self.hearing is None:
+            return
+        unheard = set(self.hearing.unheard(sorted(present)))
+        todo = [part for part in ([i for i in own if self.keys[i] in unheard] for own in self.batches) if part]
+        if not todo:
+            return
+        self.session.reporter.begin(f"judge {self.what}", len(unheard))
+        with self.session.journal.stage("judge", self.what, images=len(unheard)):
+            for part in todo:
+                self.session.stop.check()
+                in_halves(lambda indices: self._look(indices, self.store.read_images([self.keys[i] for i in indices])), part, self.work.note)
+                self.session.journal.write("batch", "judge", self.what, keys=[self.keys[i] for i in part])
+                self.session.reporter.advance(len(part))
+        self.session.reporter.end()
+
+    def _look(self, indices: Sequence[int], pixels: NDArray[np.uint8]) -> None:
+        assert self.hearing is not None
+        self.hearing.look([self.keys[i] for i in indices], [self.specs[i] for i in indices], pixels)
+
+    def _make(self, indices: list[int], present: set[str], writers: ThreadPoolExecutor) -> None:
+        """Draws a batch; while its files are written, the judges look at it. It is done when its files are on disk."""
+        keys = [self.keys[i] for i in indices]
+        if all(self.store.has_image(k) for k in keys):  # another process made it meanwhile
+            if self.hearing is not None:
+                self._look(indices, self.store.read_images(keys))
+            return
+        with self.work.timed("generate"):
+            pixels = self._draw([self.specs[i] for i in indices])
+        with self.work.timed("write"):
+            pending = [writers.submit(self.store.write_image, k, p) for k, p in zip(keys, pixels, strict=True) if k not in present]
+        if self.hearing is not None:
+            with self.work.timed("judge"):
+                self._look(indices, pixels)
+        with self.work.timed("write"):
+            for future in pending:
+                future.result()  # a write that fails is fatal
+        self.session.journal.write("batch", "generate", self.what, keys=keys)
+
+    def _draw(self, chosen: Sequence[ImageSpec]) -> NDArray[np.uint8]:
+        sampler = chosen[0].sampler
+        with self.base.drawing():
+            latents = self.base.sample([s.condition for s in chosen], [s.seed for s in chosen], sampler, until=sampler.steps)
+        if not np.isfinite(float(latents.sum())):  # type: ignore[union-attr]
+            raise UnitFailedError(f"{self.what}: the model's latents are not finite", "its weights hold NaN or infinity; look at the erasure")
+        return self.base.decode(latents)  # type: ignore[arg-type]
+
+
+def generate_alone(base: Base, specs: Sequence[ImageSpec], model: str, store: Store, session: Session, *, what: str) -> int:
+    """Draws images without judges and without sharding, e.g. an eraser's reference images. Returns how many were made."""
+    return Generation(base, specs, model, store, replace(session, shard=Shard()), what=what).run()

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conceptbench.core.files import key_of
-from conceptbench.core.metric import Judge, JudgeCard
-from conceptbench.engine.plan import ImageSpec
+from conceptbench.core.metric import JudgeCard, Outputs
+from conceptbench.engine.plan import BASE, ImageSpec
 from conceptbench.engine.store import Store
 from conceptbench.models.base import BaseInfo
 
-BATCH = 64
+Said = dict[str, Mapping[str, NDArray[Any]]]
+"""image key -> what one judge said of the image."""
 
 
 def judge_key(card: JudgeCard) -> str:
@@ -22,20 +23,50 @@ def judge_key(card: JudgeCard) -> str:
     return key_of({"id": card.id, "sha256": card.sha256, "labels": dict(card.labels), "preprocessing": card.preprocessing})
 
 
-def judged(judge: Judge, specs: Sequence[ImageSpec], info: BaseInfo, model: str, store: Store) -> tuple[dict[str, Mapping[str, NDArray[Any]]], int]:
-    """What the judge says of the images of a model: from the store, or asked now and stored.
+class Hearing:
+    """What the judges say of one model's images: from the store, or asked and stored.
 
-    Returns:
-        image key -> named arrays of that image, and how many images the judge looked at now.
+    Args:
+        judges: by name; those of role ``distance`` compare with the base's images and are not asked about the base itself.
+        info: the base's identity.
+        model: hash of the erasure, or ``base``.
+        store: of images and answers.
+
+    Attributes:
+        said: judge -> image key -> named arrays of that image.
+        looked: judge -> how many images it looked at now.
     """
-    who = judge_key(judge.card)
-    by_key = {s.key(info, model): s for s in specs}
-    known = store.read_judged(who, model)
-    missing = [k for k in by_key if k not in known]
-    for start in range(0, len(missing), BATCH):
-        keys = missing[start : start + BATCH]
-        images = np.stack([store.read_image(k) for k in keys])
-        outputs = judge(images, [by_key[k].condition.text for k in keys])
-        store.write_judged(who, model, keys, outputs)
-        known.update({k: {n: a[i] for n, a in outputs.items()} for i, k in enumerate(keys)})
-    return known, len(missing)
+
+    def __init__(self, judges: Mapping[str, Any], info: BaseInfo, model: str, store: Store) -> None:
+        self._judges = {n: j for n, j in judges.items() if j.card.role != "distance" or model != BASE}
+        self._info, self._model, self._store = info, model, store
+        self._who = {n: judge_key(j.card) for n, j in self._judges.items()}
+        self.said: dict[str, Said] = {n: store.read_judged(who, model) for n, who in self._who.items()}
+        self.looked = dict.fromkeys(self._judges, 0)
+
+    def unheard(self, keys: Sequence[str]) -> list[str]:
+        """The images of which some judge has said nothing yet, in the order given."""
+        return [k for k in keys if any(k not in said for said in self.said.values())]
+
+    def look(self, keys: Sequence[str], specs: Sequence[ImageSpec], pixels: NDArray[np.uint8]) -> None:
+        """Asks every judge about those images that it has not seen, and stores what each says as one shard.
+
+        Args:
+            keys: N image keys.
+            specs: what they show.
+            pixels: (N, H, W, 3) uint8.
+        """
+        for name, judge in self._judges.items():
+            new = [i for i, k in enumerate(keys) if k not in self.said[name]]
+            if not new:
+                continue
+            outputs = self._ask(judge, pixels[new], [specs[i] for i in new])
+            chosen = [keys[i] for i in new]
+            self._store.write_judged(self._who[name], self._model, chosen, outputs)
+            self.said[name].update({k: {n: a[i] for n, a in outputs.items()} for i, k in enumerate(chosen)})
+            self.looked[name] += len(new)
+
+    def _ask(self, judge: Any, pixels: NDArray[np.uint8], specs: Sequence[ImageSpec]) -> Outputs:
+        if judge.card.role == "distance":
+            return dict(judge(pixels, self._store.read_images([s.key(self._info, BASE) for s in specs])))
+        return dict(judge(pixels, [s.condition.text for s in specs]))

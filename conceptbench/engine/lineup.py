@@ -18,6 +18,8 @@ from conceptbench.core.registry import ERASERS, source_hash
 from conceptbench.models.eraser import Eraser, EraserConfig
 
 DEFAULT_PRESET = "default"
+CHECKPOINT = "checkpoint"
+"""What stands in place of a preset for weights that were made elsewhere."""
 
 
 @dataclass(frozen=True)

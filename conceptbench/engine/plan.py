@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
+from json.encoder import encode_basestring
+from typing import Any
 
 from conceptbench.core.errors import UserInputError
-from conceptbench.core.files import key_of
+from conceptbench.core.files import canonical_json, key_of
 from conceptbench.core.manifests import prompts_for, task_concepts
 from conceptbench.core.schemas import Concept, Role, Sampler, Split, Suite, Task
 from conceptbench.core.seeds import image_seed
@@ -19,12 +24,29 @@ BATCH = 32
 BASE = "base"
 
 
+@functools.cache
 def library_versions() -> dict[str, str]:
     """major.minor of the libraries that shape images."""
     return {name: ".".join(version(name).split(".")[:2]) for name in ("torch", "diffusers")}
 
 
-@dataclass(frozen=True)
+@functools.lru_cache(maxsize=64)
+def _json_of(sampler: Sampler) -> str:
+    return canonical_json(sampler)
+
+
+@functools.lru_cache(maxsize=256)
+def _key_start(components: str, model: str) -> Any:
+    """The hash's state after what all images of a model share."""
+    return hashlib.sha256(f'{{"base":{components},"model":{encode_basestring(model)},'.encode())
+
+
+@functools.cache
+def _key_end() -> str:
+    return f'"versions":{canonical_json(library_versions())},"what":"image"}}'
+
+
+@dataclass(frozen=True, slots=True)
 class ImageSpec:
     """One image of a task, for any model: what it shows, for whom it counts and its noise."""
 
@@ -38,19 +60,16 @@ class ImageSpec:
     sampler: Sampler
 
     def key(self, info: BaseInfo, model: str) -> str:
-        """The content key of this image under a model: the hash of an erasure's weights, or ``base``."""
-        return key_of(
-            {
-                "what": "image",
-                "base": info.components,
-                "model": model,
-                "text": self.condition.text,
-                "negative": self.condition.negative,
-                "seed": self.seed,
-                "sampler": self.sampler,
-                "versions": library_versions(),
-            }
-        )
+        """The content key of this image under a model: the hash of an erasure's weights, or ``base``.
+
+        It is the sha256 of the canonical JSON of base, model, negative prompt, sampler, seed, text, library versions (and the
+        precision where it is not plain float32), put together by hand because a plan has millions of them.
+        """
+        digest = _key_start(info.components_json, model).copy()
+        precision = "" if info.precision == "fp32" else f'"precision":"{info.precision}",'
+        text, negative = encode_basestring(self.condition.text), encode_basestring(self.condition.negative)
+        digest.update(f'"negative":{negative},{precision}"sampler":{_json_of(self.sampler)},"seed":{self.seed},"text":{text},{_key_end()}'.encode())
+        return str(digest.hexdigest())
 
 
 @dataclass(frozen=True)
@@ -60,6 +79,11 @@ class EraseUnit:
     entry: Entry
     task: Task
     key: str
+
+    @property
+    def name(self) -> str:
+        """``esd-x:mini [church]``: what people and journals call it."""
+        return f"{self.entry.spec} [{self.task.id}]"
 
 
 @dataclass(frozen=True)
@@ -90,6 +114,10 @@ class Plan:
         images = {t: [[s.concept, s.prompt_id, s.condition.text, s.condition.negative, s.seed] for s in specs] for t, specs in self.images.items()}
         return key_of({"suite": self.suite, "concepts": concepts, "images": images})
 
+    def without_erasers(self) -> Plan:
+        """The same images without a line-up."""
+        return replace(self, entries=(), erasures=())
+
     def distinct_base_images(self) -> list[ImageSpec]:
         """Images of the unmodified model, each once, whichever tasks ask for it."""
         by_key = {s.key(self.info, BASE): s for specs in self.images.values() for s in specs}
@@ -112,13 +140,16 @@ def images_of(suite: Suite, task: Task, limit: int | None) -> Iterator[ImageSpec
     for role, names in roles:
         if not names:
             continue
-        rows = prompts_for(task.prompts.set, task.prompts.split, list(names))
+        rows = defaultdict(list)
+        for row in prompts_for(task.prompts.set, task.prompts.split, list(names)):
+            rows[row.concept].append(row)
         for name in names:
-            for row in [r for r in rows if r.concept == name][:limit]:
+            for row in rows[name][:limit]:
                 sampler = suite.sampler if row.guidance is None else suite.sampler.model_copy(update={"guidance": row.guidance})
+                condition = Condition(row.text, row.negative or "")
                 for number in range(suite.images_per_prompt):
                     seed = image_seed(suite.seed, row.prompt_id, number, task.prompts.split) if row.seed is None else row.seed + number
-                    yield ImageSpec(task.id, name, role, row.prompt_id, number, Condition(row.text, row.negative or ""), seed, sampler)
+                    yield ImageSpec(task.id, name, role, row.prompt_id, number, condition, seed, sampler)
 
 
 def make_plan(suite: Suite, info: BaseInfo, entries: list[Entry], *, limit: int | None = None, train_seed: int = 0, split: Split | None = None) -> Plan:

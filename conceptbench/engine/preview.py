@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
-from conceptbench.core.files import pretty_json, write_text
 from conceptbench.engine.erasing import stored_erasure
 from conceptbench.engine.plan import BASE, Plan
 from conceptbench.engine.store import Store
+from conceptbench.engine.timing import predicted_seconds, read_rates
+from conceptbench.models.base import Base
 
 BYTES_PER_PIXEL = 2.2  # of PNGs at compression level 1, measured on the mini tier's images with their text chunks
 
@@ -23,7 +23,8 @@ class Preview:
     images: int
     images_cached: int
     bytes_to_write: int
-    seconds: float | None
+    seconds: float
+    measured: bool
 
     def as_dict(self) -> dict[str, Any]:
         """The figures by name."""
@@ -31,67 +32,45 @@ class Preview:
 
     def lines(self) -> list[str]:
         """The figures for people."""
-        time = (
-            "unknown: nothing of this kind was measured in this store yet"
-            if self.seconds is None
-            else f"about {self.seconds / 60:.1f} min, as measured by earlier runs"
-        )
+        source = "as measured by earlier runs" if self.measured else "by a short trial on this machine"
         return [
             f"erasures: {self.erasures - self.erasures_cached} to make, {self.erasures_cached} in the store",
             f"images:   {self.images - self.images_cached} to draw, {self.images_cached} in the store",
             f"disk:     about {self.bytes_to_write / 2**20:.1f} MiB",
-            f"time:     {time}",
+            f"time:     about {duration(self.seconds)}, {source}",
         ]
 
 
-def _rates_path(store: Store) -> Any:
-    return store.root / "rates.json"
+def duration(seconds: float) -> str:
+    """``40 s``, ``7.5 min``, ``3.2 h`` or ``2.1 days``."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
 
 
-def read_rates(store: Store) -> dict[str, float]:
-    """Measured seconds: ``image/BASE/STEPS`` an image, drawing and judging, and ``erase/SPEC`` an erasure."""
-    path = _rates_path(store)
-    try:
-        return dict(json.loads(path.read_text())) if path.exists() else {}
-    except (OSError, ValueError):
-        return {}
-
-
-def record_rates(store: Store, new: dict[str, float]) -> None:
-    """Keeps newly measured rates."""
-    write_text(_rates_path(store), pretty_json({**read_rates(store), **new}))
-
-
-def image_rate_name(plan: Plan) -> str:
-    """The rate that a plan's images go by."""
-    return f"image/{plan.info.id}/{plan.suite.sampler.scheduler}-{plan.suite.sampler.steps}"
-
-
-def preview(plan: Plan, store: Store) -> Preview:
-    """Counts a plan against the store."""
-    wanted = {s.key(plan.info, BASE) for s in plan.distinct_base_images()}
-    unknown, cached, seconds = 0, 0, 0.0
-    rates, measured = read_rates(store), True
+def preview(plan: Plan, store: Store, base: Base) -> Preview:
+    """Counts a plan against the store and says how long the rest will take; a short trial of the base if nothing is known."""
+    wanted = {bytes.fromhex(s.key(plan.info, BASE)) for specs in plan.images.values() for s in specs}
+    unknown, to_make = 0, dict.fromkeys((e.spec for e in plan.entries), 0)
     for unit in plan.erasures:
         stored = stored_erasure(store, unit.key)
         specs = plan.images[unit.task.id]
         if stored is None:
             unknown += len(specs)
-            rate = rates.get(f"erase/{unit.entry.spec}")
-            measured, seconds = measured and rate is not None, seconds + (rate or 0.0)
+            to_make[unit.entry.spec] += 1
         else:
-            cached += 1
             weights = stored.weights_hash()
-            wanted |= {s.key(plan.info, weights) for s in specs}
-    images, present = len(wanted) + unknown, len(store.present(wanted))
-    rate = rates.get(image_rate_name(plan))
-    measured = measured and (rate is not None or images == present)
+            wanted.update(bytes.fromhex(s.key(plan.info, weights)) for s in specs)
+    images, present = len(wanted) + unknown, store.count(wanted)
     size = plan.suite.sampler.size or plan.info.size
+    seconds, measured = predicted_seconds(plan, base, read_rates(store), images=images - present, erasures=to_make)
     return Preview(
         erasures=len(plan.erasures),
-        erasures_cached=cached,
+        erasures_cached=len(plan.erasures) - sum(to_make.values()),
         images=images,
         images_cached=present,
         bytes_to_write=round((images - present) * size * size * BYTES_PER_PIXEL),
-        seconds=seconds + (images - present) * (rate or 0.0) if measured else None,
+        seconds=seconds,
+        measured=measured,
     )

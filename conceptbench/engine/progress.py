@@ -58,7 +58,7 @@ class Lines:
 
     def end(self) -> None:
         """Writes the line."""
-        seconds = time.monotonic() - self.started
+        seconds = max(0.0, time.monotonic() - self.started)
         rate = f", {self.done / seconds:.1f}/s" if self.done and seconds > 0.05 else ""
         sys.stderr.write(f"{self.what}: {self.done}/{self.total} in {seconds:.1f} s{rate}\n")
         sys.stderr.flush()
@@ -72,6 +72,12 @@ class Work:
     erasures: int = 0
     judged: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        """Keeps something that people should know, once."""
+        if text not in self.notes:
+            self.notes.append(text)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -80,4 +86,4 @@ class Work:
         try:
             yield
         finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - start
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + max(0.0, time.monotonic() - start)

@@ -1,118 +1,35 @@
-"""``report.html``: one self-contained page made from a run's ``results.json`` and the images in the store."""
+"""``report.html``: one self-contained page made from a run's ``results.json`` and ``records.csv`` and the images in the store.
+
+The page has no script and asks for nothing from elsewhere (its content security policy forbids both); the same input gives
+the same bytes. What is drawn is in :mod:`conceptbench.engine.figures`; here it is put together.
+"""
 
 from __future__ import annotations
 
-import base64
-import io
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, PackageLoader
-from numpy.typing import NDArray
-from PIL import Image
 
-from conceptbench.core.errors import StoreError, UserInputError
+from conceptbench.core.errors import UserInputError
 from conceptbench.core.files import write_text
 from conceptbench.core.manifests import load_concepts
-from conceptbench.core.schemas import Suite
-from conceptbench.engine.plan import BASE, ImageSpec, images_of
-from conceptbench.engine.scatter import Point, Range, scatter_svg
+from conceptbench.core.schemas import Suite, Task
+from conceptbench.engine.figures import bars, curves, extremes, matrix, scatter, svg, tables
+from conceptbench.engine.figures.galleries import Keys, galleries
+from conceptbench.engine.figures.numbers import show_number, show_signed
+from conceptbench.engine.figures.tiles import picture
+from conceptbench.engine.plan import BASE, images_of
+from conceptbench.engine.records import Record, read_records
 from conceptbench.engine.store import Store
 from conceptbench.models.base import BaseInfo
 
-TARGET_TILES, RETAINED_TILES = 10, 5
-TILE = 64  # pixels of a tile in the page; small images are enlarged without smoothing
-MISSING = 110  # grey of an image that is not there
+__all__ = ["report_from_results", "row_names", "show_number"]
 
-
-@dataclass(frozen=True)
-class Strip:
-    """A row of images in the page: whose they are, as a data URI, and the prompts for the tooltip."""
-
-    eraser: str
-    uri: str
-    alt: str
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """The strips of one concept: the same prompts and seeds for the base and every eraser."""
-
-    concept: str
-    role: str
-    explicit: bool
-    prompts: tuple[str, ...]
-    strips: tuple[Strip, ...]
-
-
-def _tile(pixels: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
-    if pixels is None:
-        return np.full((TILE, TILE, 3), MISSING, np.uint8)
-    small = max(pixels.shape[:2]) <= TILE
-    return np.asarray(Image.fromarray(pixels).resize((TILE, TILE), Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS))
-
-
-def _data_uri(tiles: Sequence[NDArray[np.uint8]]) -> str:
-    out = io.BytesIO()
-    Image.fromarray(np.concatenate(tiles, axis=1)).save(out, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
-
-
-def _read(store: Store, key: str) -> NDArray[np.uint8] | None:
-    try:
-        return store.read_image(key)
-    except StoreError:
-        return None
-
-
-def _galleries(suite: Suite, task_id: str, info: BaseInfo, models: Sequence[tuple[str, str]], store: Store, limit: int | None) -> list[Gallery]:
-    task = next(t for t in suite.tasks if t.id == task_id)
-    concepts = load_concepts(suite.concepts)
-    by_concept: dict[str, list[ImageSpec]] = {}
-    for spec in images_of(suite, task, limit):
-        by_concept.setdefault(spec.concept, []).append(spec)
-    galleries = []
-    for name, specs in by_concept.items():
-        shown = specs[: TARGET_TILES if specs[0].role == "target" else RETAINED_TILES]
-        strips = [Strip(label, _data_uri([_tile(_read(store, s.key(info, model))) for s in shown]), f"{label}: {name}") for label, model in models]
-        galleries.append(Gallery(name, specs[0].role, concepts[name].kind == "explicit", tuple(s.condition.text for s in shown), tuple(strips)))
-    return galleries
-
-
-def _points(rows: Sequence[dict[str, Any]], suite: Suite, task: str) -> list[Point]:
-    def overall(who: str, metric: str, role: str) -> dict[str, Any] | None:
-        return next((r for r in rows if (r["task"], r["who"], r["metric"], r["role"], r["concept"]) == (task, who, metric, role, "*")), None)
-
-    points = []
-    for eraser in dict.fromkeys(r["who"] for r in rows if r["task"] == task):
-        kept, erased = overall(eraser, suite.headline.kept, "retained"), overall(eraser, suite.headline.erased, "target")
-        if kept and erased and kept["value"] is not None and erased["value"] is not None:
-            points.append(Point(eraser, *_upwards(kept), *_upwards(erased)))
-    return points
-
-
-def _upwards(row: dict[str, Any]) -> tuple[float, Range]:
-    """A rate and its interval so that more is better: one minus it where less is."""
-    value, low, high = row["value"], row["ci_low"], row["ci_high"]
-    if row["better"] != "lower":
-        return value, (low, high)
-    return 1 - value, (None, None) if low is None else (1 - high, 1 - low)
-
-
-def _axis(rows: Sequence[dict[str, Any]], metric: str) -> str:
-    falls = any(r["metric"] == metric and r["better"] == "lower" for r in rows)
-    return f"100 - {metric}" if falls else metric
-
-
-def show_number(value: float | None, unit: str) -> str:
-    """A value for people: rates in per cent."""
-    if value is None:
-        return "–"
-    return f"{100 * value:.1f}" if unit == "rate" else f"{value:.2f}"
+Row = Mapping[str, Any]
 
 
 def row_names(pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
@@ -127,11 +44,144 @@ def _pair(spec: str) -> tuple[str, str]:
     return eraser, preset
 
 
+@dataclass(frozen=True)
+class _Run:
+    """A finished run as the page needs it.
+
+    Attributes:
+        document: ``results.json``.
+        rows: all result rows, each with ``who``, the name of its model.
+        names: (eraser, preset) -> name.
+        order: names, the base first, then the line-up.
+        palette: eraser's name -> colour.
+        records: of every image; None where the run wrote none.
+        trouble: why the records are not readable, else empty.
+    """
+
+    document: Mapping[str, Any]
+    suite: Suite
+    rows: list[Row]
+    names: Mapping[tuple[str, str], str]
+    order: tuple[str, ...]
+    palette: Mapping[str, str]
+    records: list[Record] | None
+    trouble: str
+
+    @property
+    def canonical(self) -> Mapping[str, Any]:
+        """The part of the results that a rerun gives again."""
+        part: Mapping[str, Any] = self.document["canonical"]
+        return part
+
+    def legend(self, shown: Collection[str]) -> list[tuple[str, str]]:
+        """(name, colour) of the models that a figure shows, in the order of the line-up."""
+        return [(who, self.palette.get(who, svg.BASE_COLOUR)) for who in self.order if who in shown]
+
+
+def _records(folder: Path) -> tuple[list[Record] | None, str]:
+    if not (folder / "records.csv").is_file():
+        return None, ""
+    try:
+        return list(read_records(folder)), ""
+    except UserInputError as error:
+        return None, error.message
+    except ValueError as error:  # bytes that are no text
+        return None, f"records.csv is damaged: {error}"
+
+
+def _read(folder: Path) -> _Run:
+    path = folder / "results.json"
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        canonical = document["canonical"]
+        suite = Suite.model_validate(canonical["suite"])
+        all_rows = [*canonical["rows"], *document.get("timed", [])]
+        names = row_names([(r["eraser"], r["preset"]) for r in all_rows])
+        specs = [_pair(e["spec"]) for e in canonical["erasers"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserInputError(f"no readable results in {folder}: {error}", "give the folder that `conceptbench run --output` wrote") from error
+    rows: list[Row] = [{**r, "who": names[r["eraser"], r["preset"]]} for r in all_rows]
+    line_up = [names[s] for s in specs if s in names]
+    erasers = tuple(w for w in dict.fromkeys([*line_up, *(r["who"] for r in rows)]) if w != BASE)
+    return _Run(document, suite, rows, names, (BASE, *erasers), svg.colours(erasers), *_records(folder))
+
+
+def _figures(run: _Run, task: Task, rows: Sequence[Row]) -> dict[str, Any]:
+    headline = run.suite.headline
+    points = scatter.points_of(rows, headline.kept, headline.erased, run.order)
+    axes = scatter.axis_name(rows, headline.kept, "retained"), scatter.axis_name(rows, headline.erased, "target")
+    panels = curves.panels_of(_curves(run, task))
+    shown = (("target", headline.erased, task.targets), ("retained", headline.kept, task.retained))
+    return {
+        "scatter": scatter.scatter_svg(points, *axes, run.palette),
+        "bars": {role: bars.bars_svg(bars.groups_of(rows, metric, role, run.order, names), metric, run.palette) for role, metric, names in shown},
+        "curves": [curves.panel_svg(p, run.palette) for p in panels],
+        "trained": run.legend({c.label for p in panels for c in p.curves}),
+    }
+
+
+def _curves(run: _Run, task: Task) -> dict[str, Sequence[Mapping[str, Any]]]:
+    all_curves = run.document.get("curves", {})
+    specs = [e["spec"] for e in run.canonical["erasers"]]
+    found = {run.names.get(_pair(s), s): all_curves.get(f"{s} [{task.id}]") for s in specs}
+    return {who: points for who, points in found.items() if points}
+
+
+def _extremes(run: _Run, task: Task, rows: Sequence[Row], store: Store) -> list[dict[str, Any]]:
+    records = [r for r in run.records or () if r.task == task.id]
+    concepts = load_concepts(run.suite.concepts)
+    hidden = {name for name, c in concepts.items() if c.kind == "explicit"}
+
+    def tile(shown: extremes.Shown) -> dict[str, Any]:
+        record = shown.record
+        return {"record": record, "value": shown.value, "explicit": record.concept in hidden, "picture": picture(store, [record.image])}
+
+    found = extremes.extremes_of(records, rows, run.names, run.order)
+    return [{"of": e, "series": [{"who": s.who, "label": s.label, "tiles": [tile(t) for t in s.shown]} for s in e.series]} for e in found]
+
+
+def _model_table(run: _Run, task: Task, rows: Sequence[Row]) -> tables.Table:
+    specs = {e["spec"]: run.names[_pair(e["spec"])] for e in run.canonical["erasers"] if _pair(e["spec"]) in run.names}
+    costs = tables.cost_rows(run.document.get("cost", []), rows, task.id, specs)
+    return tables.table([*(r for r in rows if r["role"] == "model"), *costs], run.order, run.suite)
+
+
+def _task(run: _Run, task: Task, keys: Keys, store: Store) -> dict[str, Any]:
+    rows = tables.in_suite_order(run.rows, run.suite, task, run.order)
+    of_images = [r for r in rows if r["role"] != "model"]
+    hashes = {(run.names.get(_pair(e["spec"]), ""), e["task"]): e["weights_sha256"] for e in run.canonical["erasures"]}
+    models = [(BASE, BASE), *((who, hashes[who, task.id]) for who in run.order if (who, task.id) in hashes)]
+    specs = list(images_of(run.suite, task, run.canonical["limited"]))
+    return {
+        "id": task.id,
+        "targets": task.targets,
+        "retained": task.retained,
+        **_figures(run, task, of_images),
+        "table": tables.table([r for r in of_images if r["concept"] == "*"], run.order, run.suite),
+        "model": _model_table(run, task, rows),
+        "galleries": galleries(specs, load_concepts(run.suite.concepts), models, keys, store),
+        "extremes": _extremes(run, task, of_images, store),
+        "rows": [r for r in of_images if r["concept"] != "*"],
+    }
+
+
+def _base_info(base: Mapping[str, Any]) -> BaseInfo:
+    """What the keys of images depend on; results from before there was a precision are of float32."""
+    return BaseInfo(base["id"], base["family"], base["revision"], base["components"], precision=base.get("precision", "fp32"))
+
+
+def _environment() -> Environment:
+    environment = Environment(loader=PackageLoader("conceptbench.engine"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["number"] = show_number
+    environment.filters["signed"] = show_signed
+    return environment
+
+
 def report_from_results(folder: Path, store: Store | None = None) -> Path:
     """Writes ``report.html`` into a run's folder.
 
     Args:
-        folder: it holds ``results.json``.
+        folder: it holds ``results.json`` and, for the images behind the numbers, ``records.csv``.
         store: with the run's images; None for the one that the run used. Missing images are shown as grey tiles.
 
     Returns:
@@ -140,32 +190,23 @@ def report_from_results(folder: Path, store: Store | None = None) -> Path:
     Raises:
         UserInputError: there are no readable results.
     """
-    path = folder / "results.json"
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        canonical = document["canonical"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserInputError(f"no readable results in {folder}: {error}", "give the folder that `conceptbench run --output` wrote") from error
-    store = store or Store(Path(document["store"]))
-    suite = Suite.model_validate(canonical["suite"])
-    names = row_names([(r["eraser"], r["preset"]) for r in canonical["rows"]])
-    rows: list[dict[str, Any]] = [{**r, "who": names[r["eraser"], r["preset"]]} for r in canonical["rows"]]
-    info = BaseInfo(canonical["base"]["id"], canonical["base"]["family"], canonical["base"]["revision"], canonical["base"]["components"])
-    tasks = []
-    for task in suite.tasks:
-        models = [(BASE, BASE), *((names[_pair(e["spec"])], e["weights_sha256"]) for e in canonical["erasures"] if e["task"] == task.id)]
-        tasks.append(
-            {
-                "id": task.id,
-                "targets": task.targets,
-                "retained": task.retained,
-                "scatter": scatter_svg(_points(rows, suite, task.id), _axis(rows, suite.headline.kept), _axis(rows, suite.headline.erased)),
-                "galleries": _galleries(suite, task.id, info, models, store, canonical["limited"]),
-                "rows": [r for r in rows if r["task"] == task.id],
-            }
+    run = _read(folder)
+    store = store or Store(Path(run.document["store"]))
+    keys = Keys(_base_info(run.canonical["base"]), run.names, run.records or ())
+    html = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            suite=run.suite,
+            tasks=[_task(run, task, keys, store) for task in run.suite.tasks],
+            matrices=matrix.matrices(run.rows, run.suite, run.order[1:]),
+            legend=run.legend(run.order),
+            document=run.document,
+            canonical=run.canonical,
+            protocols=list(dict.fromkeys(r["protocol"] for r in run.rows)),
+            trouble=run.trouble,
+            scale=matrix.shade(0)[:1] + matrix.shade(1)[:1],
         )
-    environment = Environment(loader=PackageLoader("conceptbench.engine"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["number"] = show_number
-    html = environment.get_template("report.html.j2").render(suite=suite, tasks=tasks, document=document, canonical=canonical, tile=TILE)
+    )
     write_text(folder / "report.html", html)
     return folder / "report.html"

@@ -17,6 +17,7 @@ from conceptbench.core.files import sha256_file
 from conceptbench.core.metric import JudgeCard, Outputs
 from conceptbench.mini.networks import DETECTIONS, GRID, Classifier, Detector
 from conceptbench.mini.world import IDENTITIES, IMAGE_SIZE, MARKS, STYLE_CLASSES, SUBJECT_CLASSES, WORLD_VERSION
+from conceptbench.models.perceptual import check_pairs, perceptual_distance, to_range, uniform_heads
 from conceptbench.models.rows import in_blocks
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -40,7 +41,7 @@ def weights_file(name: str) -> Path:
 
 def to_input(images: NDArray[np.uint8]) -> Tensor:
     """(N, H, W, 3) uint8 to (N, 3, 32, 32) in [-1, 1]; other sizes are reduced by area."""
-    x = torch.tensor(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    x = to_range(images)
     if x.shape[-2:] != (IMAGE_SIZE, IMAGE_SIZE):
         x = F.interpolate(x, (IMAGE_SIZE, IMAGE_SIZE), mode="area")
     return x
@@ -121,3 +122,27 @@ class MiniCLIP:
         image = in_blocks(lambda x: self.model.encode_image(x, normalize=True), ROWS, to_input(images))
         text = in_blocks(lambda x: self.model.encode_text(x, normalize=True), ROWS, self.tokenizer(list(texts)))
         return {"cosine": (image * text).sum(-1).numpy()}
+
+
+class MiniLPIPS:
+    """A perceptual distance of two pictures: LPIPS' arithmetic on the classifier's stages, without learned heads.
+
+    Its numbers lie in [0, 2] and are not LPIPS values: the trunk knows the mini world only.
+    """
+
+    def __init__(self) -> None:
+        path = weights_file("classifier.safetensors")
+        self.network = Classifier()
+        _load(self.network, path)
+        self.card = JudgeCard("mini-lpips", "distance", sha256_file(path), SOURCE, LICENCE, "32 px, [-1, 1]; mean of three stages", {})
+
+    def distance(self, x: Tensor, y: Tensor) -> Tensor:
+        """(N,) distances of pictures (N, 3, 32, 32) in [-1, 1]."""
+        a, b = self.network.stage_outputs(x), self.network.stage_outputs(y)
+        return perceptual_distance(a, b, uniform_heads(a))
+
+    @torch.inference_mode()
+    def __call__(self, images: NDArray[np.uint8], partners: NDArray[np.uint8]) -> Outputs:
+        """``distance`` (N,) float32."""
+        check_pairs(self.card.id, images, partners)
+        return {"distance": in_blocks(self.distance, ROWS, to_input(images), to_input(partners)).numpy()}

@@ -5,11 +5,12 @@ Shapes: images (N, H, W, 3) uint8; latents (N, C, h, w) float32, already scaled 
 
 from __future__ import annotations
 
+import functools
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +19,8 @@ from diffusers import DiffusionPipeline
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from conceptbench.core.errors import unknown_name
+from conceptbench.core.files import canonical_json
 from conceptbench.core.schemas import Sampler
 from conceptbench.models.conditions import Condition, Encoded
 from conceptbench.models.groups import select
@@ -26,6 +29,7 @@ from conceptbench.models.runtime import Runtime
 from conceptbench.models.schedulers import make_scheduler
 
 Prediction = Literal["eps", "x0", "native"]
+PRECISIONS: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class BaseInfo:
         notes: what differs from the stock pipeline, e.g. that its safety checker is off.
         size: pixels a side of its images.
         tier: ``mini`` or ``paper``: which presets and judges are the usual ones.
+        precision: of sampling: ``fp32``, ``bf16`` or ``fp16`` (autocast), with ``-compiled`` behind it where the denoiser is.
     """
 
     id: str
@@ -49,6 +54,12 @@ class BaseInfo:
     notes: tuple[str, ...] = ()
     tier: str = "paper"
     size: int = 32
+    precision: str = "fp32"
+
+    @functools.cached_property
+    def components_json(self) -> str:
+        """The components as canonical JSON."""
+        return canonical_json(self.components)
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,9 @@ class Base(ABC):
         self._cache: dict[str, Encoded] = {}
         self.evaluations = 0
         self.runtime: Runtime | None = None  # set while an erasure that changes sampling is applied
+        self._autocast: torch.dtype | None = None  # of sampling
+        self._compiled: Any = None  # the denoiser's forward for sampling, if it is compiled
+        self._fast = False
         self._hook = self.unet.register_forward_pre_hook(self._count, with_kwargs=True)
         self.train_scheduler = make_scheduler(self.pipeline.scheduler, "ddim")
         self.alphas: Tensor = self.train_scheduler.alphas_cumprod.to(torch.float32)
@@ -105,6 +119,34 @@ class Base(ABC):
         wanted = {"all": {"down", "mid", "up"}}.get(place, set(place.split("+")))
         sites = [Site(n, m, n.split("_block")[0]) for n, m in self.unet.named_modules() if re.search(r"\.attn2$", n)]
         return [s for s in sites if s.place in wanted]
+
+    def sample_with(self, precision: str = "fp32", *, compiled: bool = False) -> None:
+        """How images are drawn; erasers always train in the weights' own precision. Part of every image's key.
+
+        Args:
+            precision: ``fp32``, or ``bf16`` or ``fp16`` for autocast of the denoiser.
+            compiled: compile the denoiser (slow at first; weights may still be swapped).
+
+        Raises:
+            UserInputError: there is no such precision.
+        """
+        if precision not in PRECISIONS:
+            raise unknown_name("precision", precision, PRECISIONS)
+        self._autocast = PRECISIONS[precision]
+        self._compiled = torch.compile(self.unet.forward) if compiled else None
+        if self.device.type == "cuda":
+            self.unet.to(memory_format=torch.channels_last)
+        self.info = replace(self.info, precision=precision + ("-compiled" if compiled else ""))
+
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Inside, the denoiser runs as :meth:`sample_with` said; outside it is plain, for training and for teachers."""
+        self._fast = True
+        try:
+            with torch.autocast(self.device.type, self._autocast, enabled=self._autocast is not None):
+                yield
+        finally:
+            self._fast = False
 
     # -- conditions --------------------------------------------------------------------------------------------------
     @abstractmethod
@@ -170,7 +212,11 @@ class Base(ABC):
             (N, C, h, w).
         """
         t = torch.as_tensor(t, device=x_t.device).expand(len(x_t))
-        out = self.unet(x_t, t, encoder_hidden_states=encoded.hidden, **self._extra(encoded)).sample
+        denoiser = self.unet
+        if self._fast and self._compiled is not None:  # a compiled forward calls no hooks
+            denoiser = self._compiled
+            self.evaluations += len(x_t)
+        out = denoiser(x_t, t, encoder_hidden_states=encoded.hidden, **self._extra(encoded)).sample.to(x_t.dtype)
         return self.convert(out, x_t, t, to)
 
     def predict_exactly(self, x_t: Tensor, t: Tensor, encoded: Encoded) -> Tensor:

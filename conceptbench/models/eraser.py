@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from conceptbench.core.schemas import Concept, Sampler, Strict
 from conceptbench.models.base import Base
@@ -43,6 +44,23 @@ class Supports:
 
 
 @dataclass(frozen=True)
+class Load:
+    """How often an eraser will evaluate the denoiser, so that ``plan`` can say how long it takes.
+
+    Attributes:
+        plain: rows without gradient.
+        trained: rows with a backward pass.
+        batch: rows of one training step.
+        parameters: the named group that is trained.
+    """
+
+    plain: int = 0
+    trained: int = 0
+    batch: int = 1
+    parameters: str = "full"
+
+
+@dataclass(frozen=True)
 class EraseRequest:
     """What to erase, and what to leave alone.
 
@@ -60,6 +78,14 @@ class EraseRequest:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class SavedTraining:
+    """Where a training that was interrupted goes on: the steps that are done, and the tensors that the eraser kept."""
+
+    step: int
+    tensors: dict[str, Tensor]
+
+
 class Context(Protocol):
     """What the harness gives an eraser besides the base."""
 
@@ -74,6 +100,18 @@ class Context(Protocol):
 
     def progress(self, step: int, total: int, loss: float, **values: float) -> None:
         """Reports a training step; the values become the report's training curves."""
+        ...
+
+    def once(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Tensors that are dear to make (trajectories, Fisher information): kept on disk until the erasure is made."""
+        ...
+
+    def saved(self) -> SavedTraining | None:
+        """The state that an interrupted training left, with :attr:`generator` set back to it; None to begin."""
+        ...
+
+    def checkpoint(self, step: int, tensors: Callable[[], dict[str, Tensor]]) -> None:
+        """Called after each step with all tensors of the training's state; saves them now and then."""
         ...
 
 
@@ -98,6 +136,12 @@ class Eraser(ABC, Generic[ConfigT]):
     Config: ClassVar[type[EraserConfig]] = EraserConfig
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({"": MappingProxyType({})})
     supports: ClassVar[Supports] = Supports()
+
+    @classmethod
+    def load(cls, config: ConfigT, targets: int) -> Load:  # noqa: ARG003 - methods that sample for each target override it
+        """How much work an erasure of so many targets is; by default what its training steps say, if it has any."""
+        steps, batch = getattr(config, "steps", 0), getattr(config, "batch", 1)
+        return Load(0, steps * batch, batch, getattr(config, "parameters", "full"))
 
     @abstractmethod
     def erase(self, base: Base, request: EraseRequest, config: ConfigT, ctx: Context) -> Erasure:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -55,6 +57,8 @@ class Change:
     def fits(self, name: str, weight: Tensor) -> bool:
         """Whether the tensors have the shapes that the weight asks for."""
         if self.kind == "low-rank":
+            if not {f"{name}::A", f"{name}::B"} <= self.tensors.keys():
+                return False
             a, b = self.tensors[f"{name}::A"].flatten(1), self.tensors[f"{name}::B"]
             return b.shape == (weight.shape[0], a.shape[0]) and a.shape[1] == weight[0].numel()
         return self.tensors[name].shape == weight.shape
@@ -100,6 +104,19 @@ class Erasure:
         """Concepts that can be applied or left out one by one."""
         return list(dict.fromkeys(c.concept for c in self.changes if c.concept is not None))
 
+    def part(self, concepts: Sequence[str] | None) -> Erasure:
+        """The erasure with only some concepts' changes; None for all. Changes that belong to no concept stay.
+
+        Raises:
+            UserInputError: it has no part for one of the concepts.
+        """
+        if concepts is None:
+            return self
+        for concept in concepts:
+            if concept not in self.concepts():
+                raise unknown_name("concept of this erasure", concept, self.concepts())
+        return replace(self, changes=[c for c in self.changes if c.concept is None or c.concept in concepts])
+
     def weights_hash(self) -> str:
         """The hash of all that shapes images: changes, runtime and artefacts; not the recipe and not the cost."""
         parts = [[c.component, c.kind, c.concept, hash_tensors(c.tensors)] for c in self.changes]
@@ -110,6 +127,15 @@ class Erasure:
         """Bytes of the changed tensors."""
         return sum(t.nbytes for c in self.changes for t in c.tensors.values())
 
+    def check(self, base: Base) -> None:
+        """Refuses an erasure that does not fit a base, without applying it.
+
+        Raises:
+            UserInputError: the first parameter that the base has not, or has in another shape.
+        """
+        for change in self.changes:
+            _parameters_of(base, change)
+
     @contextmanager
     def applied(self, base: Base, concepts: Sequence[str] | None = None) -> Iterator[Base]:
         """The base with the erasure, restored bit for bit on leaving.
@@ -118,10 +144,7 @@ class Erasure:
             base: it is changed in place.
             concepts: apply only these concepts' changes; None for all.
         """
-        for concept in concepts or ():
-            if concept not in self.concepts():
-                raise unknown_name("concept of this erasure", concept, self.concepts())
-        chosen = [c for c in self.changes if concepts is None or c.concept is None or c.concept in concepts]
+        chosen = self.part(concepts).changes
         touches_text = any(c.component in TEXT_COMPONENTS for c in chosen)
         old: dict[tuple[str, str], tuple[torch.nn.Parameter, Tensor]] = {}
         old_runtime = base.runtime
@@ -171,15 +194,15 @@ class Erasure:
             with safe_open(path, "pt") as file:
                 header = json.loads((file.metadata() or {})["conceptbench"])
                 tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 - not a mapping
-        except (OSError, KeyError, ValueError, SafetensorError) as error:
+
+            def under(prefix: str) -> dict[str, Tensor]:
+                return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
+
+            changes = [Change(c["component"], c["kind"], under(f"change/{i}/"), c["concept"]) for i, c in enumerate(header["changes"])]
+            runtime = RuntimeSpec(**header["runtime"]) if header["runtime"] else None
+            return cls(changes, runtime, under("artefact/"), under("hidden/"), dict(header["meta"]))
+        except (OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
             raise StoreError(f"{path} is not a readable erasure: {error}", "delete it; the next run makes it again") from error
-
-        def under(prefix: str) -> dict[str, Tensor]:
-            return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
-
-        changes = [Change(c["component"], c["kind"], under(f"change/{i}/"), c["concept"]) for i, c in enumerate(header["changes"])]
-        runtime = RuntimeSpec(**header["runtime"]) if header["runtime"] else None
-        return cls(changes, runtime, under("artefact/"), under("hidden/"), header["meta"])
 
 
 def _parameters_of(base: Base, change: Change) -> dict[str, torch.nn.Parameter]:
@@ -199,3 +222,15 @@ def _parameters_of(base: Base, change: Change) -> dict[str, torch.nn.Parameter]:
 def values_of(parameters: dict[str, torch.nn.Parameter]) -> dict[str, Tensor]:
     """Copies of the parameters' values, detached."""
     return {n: p.detach().clone() for n, p in parameters.items()}
+
+
+def values_by_name(base: Base, erasure: Erasure) -> dict[str, Tensor]:
+    """The values, as they are now, of all parameters of the denoiser and of each component that the erasure changes; not copied."""
+    modules = base.modules()
+    components = dict.fromkeys(["unet", *(c.component for c in erasure.changes)])
+    return {f"{c}.{n}": p.data for c in components for n, p in modules[c].named_parameters()}
+
+
+def as_arrays(values: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:
+    """Tensors as float32 arrays; those that are float32 on the CPU are shared, not copied."""
+    return {n: t.detach().float().cpu().numpy() for n, t in values.items()}

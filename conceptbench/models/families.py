@@ -159,8 +159,15 @@ def load_pipeline(path_or_id: str, *, dtype: torch.dtype = torch.float32, revisi
     return pipeline
 
 
-def load_base(name: str, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Base:
+def load_base(name: str, *, device: str = "cpu", dtype: torch.dtype = torch.float32, precision: str = "fp32", compiled: bool = False) -> Base:
     """A base by registered name, by folder, or by hub id (``owner/name``, ``owner/name@revision``).
+
+    Args:
+        name: which one.
+        device: where its networks go.
+        dtype: of its weights.
+        precision: of sampling, see :meth:`Base.sample_with`.
+        compiled: of sampling, see there.
 
     Raises:
         UserInputError: it is none of these (with the nearest registered name).
@@ -176,4 +183,5 @@ def load_base(name: str, *, device: str = "cpu", dtype: torch.dtype = torch.floa
     else:
         raise unknown_name("base", name, BASES.names(), "or give a diffusers folder, or a hub id owner/name")
     base.pipeline.to(device)
+    base.sample_with(precision, compiled=compiled)
     return base

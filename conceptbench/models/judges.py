@@ -1,10 +1,13 @@
-"""Judges of the paper tier: torchvision's ImageNet classifiers and open_clip models, from this machine's caches."""
+"""Judges of the paper tier: torchvision's ImageNet classifiers, open_clip models and LPIPS, from this machine's caches."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib.util
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import open_clip
@@ -14,13 +17,33 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from conceptbench.core.errors import MissingWeightsError
-from conceptbench.core.files import sha256_file
+from conceptbench.core.errors import MissingWeightsError, UserInputError, unknown_name
+from conceptbench.core.files import key_of, sha256_file
 from conceptbench.core.metric import JudgeCard, Outputs
 from conceptbench.models.families import hash_tensors
+from conceptbench.models.perceptual import check_pairs, normalised, perceptual_distance, tapped, to_range
 from conceptbench.models.rows import in_blocks
 
 BATCH = 32
+REDUCED_PAIRS, FULL_SIZE_PAIRS = 8, 4  # LPIPS' rows of every forward: a pair of 512 px images takes 0.3 GB of VGG's maps
+
+
+def _cached(judge: str, architecture: str, weights: str) -> tuple[Path, Mapping[str, Tensor]]:
+    """The file of torchvision's weights in torch's cache, and its tensors.
+
+    Raises:
+        MissingWeightsError: the file is not there or not readable; the hint is the command that fetches it.
+    """
+    url = torchvision.models.get_model_weights(architecture)[weights].url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+    command = f"with a network: python -c \"import torchvision; torchvision.models.get_model('{architecture}', weights='{weights}')\""
+    if not path.exists():
+        raise MissingWeightsError(f"judge {judge!r} needs {path}", command)
+    try:
+        return path, torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        cause = str(error).strip().partition("\n")[0]
+        raise MissingWeightsError(f"judge {judge!r} cannot read {path}: {cause}", f"delete it and fetch it again, {command}") from error
 
 
 class ImageNetClassifier:
@@ -33,18 +56,15 @@ class ImageNetClassifier:
             two protocols.
 
     Raises:
-        MissingWeightsError: the weights file is not in torch's cache.
+        MissingWeightsError: the weights file is not in torch's cache, or damaged.
     """
 
     def __init__(self, id: str, architecture: str, weights: str) -> None:
         entry = torchvision.models.get_model_weights(architecture)[weights]
-        path = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
-        if not path.exists():
-            command = f"python -c \"import torchvision; torchvision.models.get_model('{architecture}', weights='{weights}')\""
-            raise MissingWeightsError(f"judge {id!r} needs {path}", f"with a network: {command}")
+        path, state = _cached(id, architecture, weights)
         self.transform = entry.transforms()
         self.network = torchvision.models.get_model(architecture)
-        self.network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        self.network.load_state_dict(state)
         self.network.eval().requires_grad_(False)
         # labels by index: ImageNet has two classes called crane and two called maillot
         labels = {"imagenet": tuple(f"{i}:{name}" for i, name in enumerate(entry.meta["categories"]))}
@@ -101,6 +121,93 @@ class OpenCLIP:
         return {"cosine": (image * text).sum(-1).numpy()}
 
 
+@dataclass(frozen=True)
+class _Trunk:
+    """A network that LPIPS looks into: torchvision's name, the layers looked at, and the smallest side in px that passes all."""
+
+    architecture: str
+    taps: tuple[int, ...]
+    least: int
+
+
+TRUNKS = {"alex": _Trunk("alexnet", (1, 4, 7, 9, 11), 31), "vgg": _Trunk("vgg16", (3, 8, 15, 22, 29), 16)}
+TRUNK_WEIGHTS = "IMAGENET1K_V1"  # what the package loads
+
+
+def _heads(judge: str, net: str) -> tuple[Path, list[Tensor]]:
+    """The learned weights of the channels, version 0.1, from the wheel of ``lpips``; its code is not imported."""
+    spec = importlib.util.find_spec("lpips")
+    path = Path(spec.origin if spec and spec.origin else "lpips").parent / "weights" / "v0.1" / f"{net}.pth"
+    if not path.exists():
+        raise MissingWeightsError(f"judge {judge!r} needs the weights in the package lpips", "pip install lpips")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return path, [state[f"lin{i}.model.1.weight"].flatten() for i in range(len(state))]
+
+
+class LPIPS:
+    """LPIPS 0.1: a learned perceptual distance of two images. A :class:`~conceptbench.core.metric.PairJudge`.
+
+    Two protocols are in use, and their numbers are not comparable: KPOP compares 512 px images as they are; ESD, UCE and
+    SepME reduce them to 64 px first. Reduction is ESD's (evalscripts/lpips_eval.py): torchvision's ``Resize(64)`` of a PIL
+    image, which is bilinear with antialiasing, rounds to bytes and makes the *shorter* side 64 px. RECE reduces by OpenCV
+    without antialiasing, which gives other numbers.
+
+    Args:
+        id: registered name.
+        net: the trunk: ``alex`` (what all the papers use) or ``vgg``.
+        size: px of the shorter side; None: the images' own size.
+
+    Raises:
+        MissingWeightsError: the trunk is not in torch's cache.
+        UserInputError: no such trunk.
+    """
+
+    def __init__(self, id: str, net: Literal["alex", "vgg"], size: int | None = None) -> None:
+        if net not in TRUNKS:
+            raise unknown_name("trunk of LPIPS", net, TRUNKS)
+        self.trunk, self.size = TRUNKS[net], size
+        backbone, state = _cached(id, self.trunk.architecture, TRUNK_WEIGHTS)
+        heads, self.heads = _heads(id, net)
+        with torch.device("meta"):  # no random values for weights that are read anyway
+            self.features = torchvision.models.get_model(self.trunk.architecture).features[: self.trunk.taps[-1] + 1]
+        own = {f"features.{name}": name for name in self.features.state_dict()}
+        self.features.load_state_dict({own[k]: v.float() for k, v in state.items() if k in own}, assign=True)
+        self.features.eval().requires_grad_(False)
+        digest = key_of({"backbone": sha256_file(backbone), "heads": sha256_file(heads)})
+        source = f"lpips 0.1 heads on {torchvision.models.get_model_weights(self.trunk.architecture)[TRUNK_WEIGHTS].url}"
+        shrink = f"shorter side to {size} px, PIL bilinear with antialiasing" if size else "images' own size"
+        licence = "heads BSD-2-Clause; trunk of torchvision (BSD), trained on ImageNet"
+        self.card = JudgeCard(id, "distance", digest, source, licence, f"{shrink}; [-1, 1]", {})
+
+    def prepared(self, images: NDArray[np.uint8]) -> Tensor:
+        """(N, H, W, 3) uint8 to (N, 3, H', W') in [-1, 1], reduced if the judge does that.
+
+        Raises:
+            UserInputError: the images are too small for the trunk.
+        """
+        if self.size is not None:
+            images = np.stack([np.asarray(torchvision.transforms.functional.resize(Image.fromarray(i), self.size)) for i in images])
+        height, width = images.shape[1:3]
+        if min(height, width) < self.trunk.least:
+            raise UserInputError(
+                f"judge {self.card.id!r} needs images of at least {self.trunk.least} px a side, and these have {width} x {height}",
+                "a judge ending in -64 enlarges them first; mini-lpips takes any size",
+            )
+        return to_range(images)
+
+    @torch.inference_mode()
+    def __call__(self, images: NDArray[np.uint8], partners: NDArray[np.uint8]) -> Outputs:
+        """``distance`` (N,) float32."""
+        check_pairs(self.card.id, images, partners)
+        rows = REDUCED_PAIRS if self.size else FULL_SIZE_PAIRS
+        return {"distance": in_blocks(self.distance, rows, self.prepared(images), self.prepared(partners)).numpy()}
+
+    def distance(self, x: Tensor, y: Tensor) -> Tensor:
+        """(N,) distances of images (N, 3, H, W) in [-1, 1]; another range is an error."""
+        maps = [tapped(self.features, self.trunk.taps, normalised(i)) for i in (x, y)]
+        return perceptual_distance(maps[0], maps[1], self.heads)
+
+
 def resnet50_v2() -> ImageNetClassifier:
     """KPOP's and ESD's judge: torchvision's default weights (resize 232)."""
     return ImageNetClassifier("resnet50-v2", "resnet50", "IMAGENET1K_V2")
@@ -119,3 +226,23 @@ def clip_b32() -> OpenCLIP:
 def clip_l14() -> OpenCLIP:
     """OpenAI's ViT-L/14, torchmetrics' default."""
     return OpenCLIP("openai-l14", "ViT-L-14-quickgelu", "openai")
+
+
+def lpips_alex() -> LPIPS:
+    """KPOP's LPIPS: AlexNet, images as they are."""
+    return LPIPS("lpips-alex", "alex")
+
+
+def lpips_alex_64() -> LPIPS:
+    """ESD's, UCE's and SepME's LPIPS: AlexNet, images reduced to 64 px."""
+    return LPIPS("lpips-alex-64", "alex", 64)
+
+
+def lpips_vgg() -> LPIPS:
+    """LPIPS on VGG16, images as they are."""
+    return LPIPS("lpips-vgg", "vgg")
+
+
+def lpips_vgg_64() -> LPIPS:
+    """LPIPS on VGG16, images reduced to 64 px."""
+    return LPIPS("lpips-vgg-64", "vgg", 64)

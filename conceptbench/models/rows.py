@@ -33,6 +33,6 @@ def in_blocks(forward: Callable[..., Tensor], rows: int | None, *inputs: Tensor)
         return forward(*inputs)
     parts = []
     for start in range(0, len(inputs[0]), rows):
-        block = [x[start : start + rows] for x in inputs]
+        block = [x[start : start + rows].contiguous() for x in inputs]  # one memory layout too: another one rounds differently
         parts.append(forward(*(padded(x, rows) for x in block))[: len(block[0])])
     return torch.cat(parts) if len(parts) > 1 else parts[0]

@@ -11,6 +11,7 @@ from torch import Tensor
 from conceptbench.core.schemas import Sampler
 from conceptbench.models.base import Base
 from conceptbench.models.conditions import Condition, Encoded
+from conceptbench.models.eraser import Context
 from conceptbench.models.sampling import denoise
 from conceptbench.models.schedulers import make_scheduler, timesteps_of
 
@@ -54,11 +55,20 @@ class TrajectoryBank:
         texts: prompts; trajectory i follows ``texts[i % len(texts)]``.
         n: trajectories.
         sampler: steps and guidance.
-        generator: of the noise.
+        ctx: gives the noise, and keeps the bank for a training that is interrupted.
+
+    Attributes:
+        x: (steps, n, C, h, w) latents.
+        t: (steps, n) timesteps.
+        cond, uncond: (steps, n, C, h, w) noise predictions.
     """
 
-    def __init__(self, base: Base, texts: Sequence[str], n: int, sampler: Sampler, generator: torch.Generator) -> None:
+    def __init__(self, base: Base, texts: Sequence[str], n: int, sampler: Sampler, ctx: Context) -> None:
         self.texts = [texts[i % len(texts)] for i in range(n)]
+        made = ctx.once("trajectories", lambda: self._made(base, sampler, ctx.generator))
+        self.x, self.t, self.cond, self.uncond = (made[k] for k in ("x", "t", "cond", "uncond"))
+
+    def _made(self, base: Base, sampler: Sampler, generator: torch.Generator) -> dict[str, Tensor]:
         xs: list[Tensor] = []
         ts: list[Tensor] = []
         conds: list[Tensor] = []
@@ -71,10 +81,9 @@ class TrajectoryBank:
             unconds.append(base.convert(predictions[0], x, times, "eps"))
             conds.append(base.convert(predictions[1], x, times, "eps"))
 
-        denoise(base, [Condition(t) for t in self.texts], draw_seeds(n, generator), sampler, observe=observe)
-        # (steps, n, ...); cloned outside inference mode so that autograd may keep them
-        self.x, self.t = torch.stack(xs).clone(), torch.stack(ts).clone()
-        self.cond, self.uncond = torch.stack(conds).clone(), torch.stack(unconds).clone()
+        denoise(base, [Condition(t) for t in self.texts], draw_seeds(len(self.texts), generator), sampler, observe=observe)
+        # cloned outside inference mode so that autograd may keep them
+        return {k: torch.stack(v).clone() for k, v in {"x": xs, "t": ts, "cond": conds, "uncond": unconds}.items()}
 
     def draw(self, batch: int, generator: torch.Generator) -> NoisyBatch:
         """Random points: trajectory and step uniform and independent."""

@@ -55,24 +55,49 @@ def trainable(base: Base, group: str) -> Iterator[dict[str, nn.Parameter]]:
 
 
 def train(parameters: dict[str, nn.Parameter], loss: Callable[[int], Tensor], config: TrainingConfig, ctx: Context) -> dict[str, Tensor]:
-    """Minimises ``loss(step)`` over the parameters.
+    """Minimises ``loss(step)`` over the parameters; goes on where an interrupted training stopped, to the same bytes.
 
     Args:
         parameters: inside :func:`trainable`.
-        loss: one scalar a step; it draws from ``ctx.generator``.
+        loss: one scalar a step; it draws from ``ctx.generator`` and keeps no state of its own.
         config: steps, rate and optimiser.
-        ctx: hears of progress.
+        ctx: hears of progress and keeps checkpoints.
 
     Returns:
         The trained values by name.
     """
     kind = torch.optim.Adam if config.optimiser == "adam" else torch.optim.AdamW
     optimiser = kind(list(parameters.values()), lr=config.lr, weight_decay=config.weight_decay)
-    for step in range(config.steps):
+    saved = ctx.saved()
+    if saved is not None:
+        unpack(saved.tensors, parameters, optimiser)
+    for step in range(saved.step if saved else 0, config.steps):
         optimiser.zero_grad(set_to_none=True)
         value = loss(step)
         value.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(list(parameters.values()), config.clip or float("inf"))
         optimiser.step()
         ctx.progress(step, config.steps, float(value.detach()), gradient_norm=float(norm))
+        ctx.checkpoint(step + 1, lambda: pack(parameters, optimiser))
     return values_of(parameters)
+
+
+def pack(parameters: dict[str, nn.Parameter], optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The state of a training as flat tensors: values, and the optimiser's state of each parameter by its number."""
+    state = optimiser.state_dict()["state"]
+    return {
+        **{f"value/{n}": p.detach() for n, p in parameters.items()},
+        **{f"optimiser/{i}/{n}": torch.as_tensor(v) for i, values in state.items() for n, v in values.items()},
+    }
+
+
+def unpack(tensors: dict[str, Tensor], parameters: dict[str, nn.Parameter], optimiser: torch.optim.Optimizer) -> None:
+    """Puts back what :func:`pack` gave."""
+    for name, parameter in parameters.items():
+        parameter.data = tensors[f"value/{name}"].to(parameter)
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimiser/"):
+            _, number, key = name.split("/", 2)
+            state.setdefault(int(number), {})[key] = tensor
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from conceptbench.core import files
+from conceptbench.core.errors import WriteError
 from conceptbench.core.results import COLUMNS, Difference, Estimate, ResultRow, to_csv
 from conceptbench.core.schemas import Sampler
 from conceptbench.core.seeds import image_seed, training_seed
@@ -115,8 +116,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(WriteError, match=r"cannot write .*x\.json: No space left") as caught:
         files.write_text(path, "new")
+    assert "--store" in caught.value.hint
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["x.json"]
 
 

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from conceptbench.core.documents import read_document
 from conceptbench.core.errors import UserInputError, nearest, unknown_name
-from conceptbench.core.manifests import load_concepts, load_prompts, load_suite, names_in, prompts_for, task_concepts
+from conceptbench.core.manifests import load_concepts, load_prompts, load_suite, names_in, prompts_for, read_yaml, task_concepts
 from conceptbench.core.schemas import Sampler, Task
 
 
@@ -105,7 +106,75 @@ def test_missing_prompts_are_an_error():
 
 def test_prompt_ids_are_unique(tmp_path):
     (tmp_path / "p.csv").write_text("prompt_id,text,concept\na,x,c\na,y,c\n")
-    with pytest.raises(UserInputError, match="'a' occurs twice"):
+    with pytest.raises(UserInputError, match=r"p\.csv:3: prompt_id 'a' occurs twice: in line 2 and here"):
+        load_prompts(str(tmp_path / "p.csv"))
+
+
+def test_rows_have_their_line_also_after_a_text_of_several_lines(tmp_path):
+    (tmp_path / "p.csv").write_text('prompt_id,text,concept,seed\na,"x\ny",c,2\n\nb,z,c,two\nd,,c,4\n')
+    with pytest.raises(UserInputError) as caught:
+        load_prompts(str(tmp_path / "p.csv"))
+    message = str(caught.value)
+    assert "2 problem(s)" in message and "p.csv:5: seed: " in message and "'two'" in message and "p.csv:6: text is empty" in message
+
+
+def test_list_items_have_their_line(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("- name: a\n  kind: object\n  phrases: [a]\n- name: b\n  kind: objekt\n  phrases: [b]\n  templates:\n  - '{}'\n  - none\n")
+    with pytest.raises(UserInputError) as caught:
+        load_concepts(str(path))
+    message = str(caught.value)
+    assert "c.yaml:5: concept 'b': kind: " in message and "c.yaml:7: concept 'b': templates: template 'none'" in message and "2 problem(s)" in message
+    suite = suite_file(tmp_path, erasers=["uce", 3])
+    line = suite.read_text().splitlines().index("- 3") + 1
+    with pytest.raises(UserInputError, match=rf"suite\.yaml:{line}: erasers\.1: "):
+        load_suite(str(suite))
+
+
+@pytest.mark.parametrize("text", ["name: x", "a string", "", "- [1, 2]", "- 7"])
+def test_concepts_that_are_no_list_of_concepts(tmp_path, text):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(UserInputError, match=r"c\.yaml"):
+        load_concepts(str(tmp_path / "c.yaml"))
+
+
+def test_a_key_twice_is_refused(tmp_path):
+    path = suite_file(tmp_path)
+    path.write_text(path.read_text() + "seed: 1\n")
+    line = len(path.read_text().splitlines())
+    with pytest.raises(UserInputError, match=rf"suite\.yaml:{line}: the key 'seed' is in this mapping already, in line \d+"):
+        load_suite(str(path))
+    (tmp_path / "flow.yaml").write_text("{a: 1, a: 2}")
+    with pytest.raises(UserInputError, match="the key 'a'"):
+        read_yaml(tmp_path / "flow.yaml")
+    (tmp_path / "merge.yaml").write_text("x: &x {a: 1}\ny: {<<: *x, a: 2}\n")
+    assert read_yaml(tmp_path / "merge.yaml")["y"] == {"a": 2}  # a merge may be overridden
+    assert read_document(tmp_path / "merge.yaml").line(("y", "a")) == 2  # where the value that counts is
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "!!python/object/apply:os.system ['false']",
+        "[" * 5000,
+        "a: &a [*a]\n" * 2,
+        "d: 2024-13-45",
+        "a: \x01",
+        "x: &x [1, 1]\n" + "".join(f"y{i}: [*x, *x]\n" for i in range(3)),
+    ],
+)
+def test_hostile_yaml_is_bad_input(tmp_path, text):
+    (tmp_path / "s.yaml").write_text(text)
+    with pytest.raises(UserInputError):
+        load_suite(str(tmp_path / "s.yaml"))
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xff\xfe\x00", b'prompt_id,text,concept\na,"b,c\n', b"", b"prompt_id,text\na,b\n", b"a,a\n", b"prompt_id,text,concept\na,b\n"]
+)
+def test_prompt_files_that_are_none(tmp_path, data):
+    (tmp_path / "p.csv").write_bytes(data)
+    with pytest.raises(UserInputError, match=r"p\.csv"):
         load_prompts(str(tmp_path / "p.csv"))
 
 

@@ -40,8 +40,7 @@ def test_target_formula():
 
 @torch.no_grad()
 def test_bank_lies_on_hand_written_trajectories(base):
-    generator = torch.Generator().manual_seed(5)
-    bank = TrajectoryBank(base, ["ab", "a ab"], 3, SAMPLER, generator)
+    bank = TrajectoryBank(base, ["ab", "a ab"], 3, SAMPLER, PlainContext(5))
     seeds = [2 * int(i) + 1 for i in torch.randint(2**40, (3,), generator=torch.Generator().manual_seed(5))]
     for i, text in enumerate(["ab", "a ab", "ab"]):
         for k in range(4):
@@ -74,9 +73,10 @@ def test_one_step_equals_autograd_by_hand(sd1, latents):
     """Adam's first step is lr * sign(gradient): compare signs and sizes with a gradient computed here."""
     config = ESDConfig(**{**QUICK, "steps": 1, "lr": 1e-4, "latents": latents})
     erasure = ESD().erase(sd1, request(), config, PlainContext(3))
-    generator = torch.Generator().manual_seed(3)
+    context = PlainContext(3)
+    generator = context.generator
     if latents == "base":
-        batch = TrajectoryBank(sd1, ["ab"], 4, SAMPLER, generator).draw(2, generator)
+        batch = TrajectoryBank(sd1, ["ab"], 4, SAMPLER, context).draw(2, generator)
     else:
         torch.randint(1, (2,), generator=generator)
         batch = partly_denoised(sd1, ["ab", "ab"], SAMPLER, generator, {})

@@ -1,0 +1,112 @@
+"""Draws prompts into a folder of images with a manifest: what ``generate`` does."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from conceptbench.core.errors import UserInputError, nearest
+from conceptbench.core.files import write_bytes, write_text
+from conceptbench.core.results import safe_cell
+from conceptbench.core.schemas import PromptRow, Sampler
+from conceptbench.engine.generate import generate_alone
+from conceptbench.engine.plan import BASE, ImageSpec
+from conceptbench.engine.session import Session
+from conceptbench.engine.store import Store
+from conceptbench.models.base import Base
+from conceptbench.models.conditions import Condition
+from conceptbench.models.erasure import Erasure
+
+COLUMNS = ("file", "prompt_id", "concept", "prompt", "number", "seed", "image", "model")
+USUAL = {"mini": (10, 3.0), "paper": (50, 7.5)}
+"""Steps and guidance by tier."""
+SCHEDULERS = ("ddim", "ddpm", "pndm", "euler", "dpm++", "unipc")
+
+
+def sampler_of(tier: str, scheduler: str, steps: int | None, guidance: float | None, size: int | None) -> Sampler:
+    """A sampler with the tier's usual steps and guidance where none are given.
+
+    Raises:
+        UserInputError: there is no such scheduler, or a value is out of range.
+    """
+    usual = USUAL[tier]
+    try:
+        return Sampler.model_validate(
+            {"scheduler": scheduler, "steps": usual[0] if steps is None else steps, "guidance": usual[1] if guidance is None else guidance, "size": size}
+        )
+    except ValidationError as error:
+        close = nearest(scheduler, SCHEDULERS)
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors())
+        raise UserInputError(f"not a sampler: {problems}" + (f"; did you mean {close!r}?" if close and close != scheduler else "")) from error
+
+
+def specs_of(rows: Sequence[PromptRow], sampler: Sampler, number: int, seed: int) -> list[ImageSpec]:
+    """``number`` images a prompt; image k has the row's seed, or ``seed``, plus k."""
+    return [
+        ImageSpec(
+            "generate",
+            row.concept,
+            "target",
+            row.prompt_id,
+            k,
+            Condition(row.text, row.negative or ""),
+            (seed if row.seed is None else row.seed) + k,
+            sampler if row.guidance is None else sampler.model_copy(update={"guidance": row.guidance}),
+        )
+        for row in rows
+        for k in range(number)
+    ]
+
+
+def draw_folder(
+    base: Base,
+    rows: Sequence[PromptRow],
+    sampler: Sampler,
+    output: Path,
+    store: Store,
+    session: Session,
+    erasure: Erasure | None = None,
+    concepts: Sequence[str] | None = None,
+    *,
+    number: int = 1,
+    seed: int = 0,
+) -> Path:
+    """Draws all prompts, through the store, and copies the images beside a ``manifest.csv``.
+
+    Args:
+        base: the model.
+        rows: prompts.
+        sampler: scheduler, steps, guidance, size.
+        output: the folder.
+        store: where images are kept by content.
+        session: reporter, stop, batch.
+        erasure: applied while drawing; None for the base.
+        concepts: only these parts of a separable erasure; None for all.
+        number: images a prompt.
+        seed: of rows without one.
+
+    Returns:
+        The manifest's path.
+    """
+    if concepts and erasure is None:
+        raise UserInputError("--concept chooses parts of an erasure, and none is given", "give --checkpoint")
+    specs = specs_of(rows, sampler, number, seed)
+    model = BASE if erasure is None else erasure.part(concepts).weights_hash()
+    with nullcontext() if erasure is None else erasure.applied(base, concepts):
+        generate_alone(base, specs, model, store, session, what="images")
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for spec in specs:
+        key = spec.key(base.info, model)
+        name = f"{re.sub(r'[^A-Za-z0-9._-]+', '-', spec.prompt_id)}_{spec.number}.png"
+        write_bytes(output / name, store.image_path(key).read_bytes())
+        writer.writerow([safe_cell(v) for v in (name, spec.prompt_id, spec.concept, spec.condition.text, spec.number, spec.seed, key, model)])
+    write_text(output / "manifest.csv", out.getvalue())
+    return output / "manifest.csv"

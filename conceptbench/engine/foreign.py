@@ -1,0 +1,189 @@
+"""Scores a folder of images that were made elsewhere: which file is which image of a task, and what the judges say of it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from conceptbench.core.errors import UserInputError, nearest, unknown_name
+from conceptbench.core.files import sha256_bytes
+from conceptbench.engine.judging import Hearing
+from conceptbench.engine.plan import ImageSpec, Plan
+from conceptbench.engine.run import Runner
+from conceptbench.engine.scoring import Model, TaskScores
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+BATCH = 64
+SHOWN = 5  # problems of one kind that an error lists
+PRESET = "images"
+"""What stands in place of a preset for images without weights."""
+
+
+def plain(text: str) -> str:
+    """A prompt or a file name's caption with case, punctuation and underscores taken out, so that both can be compared."""
+    return " ".join(re.findall(r"[^\W_]+", text.lower()))
+
+
+def caption_of(stem: str) -> tuple[str, int | None]:
+    """A file name's caption and number: ``a_photo_of_a_church_003`` is (``a photo of a church``, 3); None without a number."""
+    found = re.fullmatch(r"(.*?)[\s_\-.]+(\d+)", stem)
+    return (plain(found[1]), int(found[2])) if found else (plain(stem), None)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a file says that it shows: a prompt_id or a prompt, and its number among that prompt's images if it gives one."""
+
+    path: Path
+    prompt_id: str = ""
+    prompt: str = ""
+    number: int | None = None
+
+
+def claims_of_names(folder: Path) -> list[Claim]:
+    """What the file names of a folder say, sub-folders included; hidden files are left out."""
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    if not paths:
+        raise UserInputError(f"no images in {folder}", f"looked for {', '.join(SUFFIXES)}")
+    return [Claim(p, "", *caption_of(p.stem)) for p in paths]
+
+
+def claims_of_manifest(folder: Path, manifest: Path) -> list[Claim]:
+    """What a CSV says: columns ``file`` and ``prompt_id`` or ``prompt``, and ``number`` if a prompt has several images.
+
+    Raises:
+        UserInputError: a column or a file is missing; all missing files are counted and the first ones named.
+    """
+    try:
+        reader = csv.DictReader(io.StringIO(manifest.read_text(encoding="utf-8-sig")))
+    except OSError as error:
+        raise UserInputError(f"cannot read the manifest {manifest}: {error.strerror or error}") from error
+    columns = list(reader.fieldnames or ())
+    if "file" not in columns or not {"prompt_id", "prompt"} & set(columns):
+        raise UserInputError(f"{manifest} needs a column `file` and a column `prompt_id` or `prompt`", f"it has: {', '.join(columns) or 'nothing'}")
+    claims, missing = [], []
+    for line, row in enumerate(reader, start=2):
+        path = folder / (row["file"] or "")
+        number = (row.get("number") or "").strip()
+        if number and not number.isdigit():
+            raise UserInputError(f"{manifest}:{line}: number {number!r} is not a whole number", "number a prompt's images from 0")
+        if not path.is_file():
+            missing.append(f"{manifest.name}:{line}: {row['file']}")
+        claims.append(Claim(path, (row.get("prompt_id") or "").strip(), plain(row.get("prompt") or ""), int(number) if number else None))
+    if missing:
+        raise UserInputError(f"{len(missing)} files of {manifest} are not in {folder}: " + "; ".join(missing[:SHOWN]), "paths are relative to the folder")
+    return claims
+
+
+def matched(claims: Sequence[Claim], specs: Sequence[ImageSpec]) -> dict[int, Path]:
+    """Which image of a task each file is: index of the image -> file. Images without a file are simply not there.
+
+    Raises:
+        UserInputError: files that fit no prompt (with the nearest), or more files for a prompt than the suite draws.
+    """
+    by_prompt: dict[str, list[int]] = {}
+    for i, spec in enumerate(specs):
+        by_prompt.setdefault(f"id {spec.prompt_id}", []).append(i)
+        by_prompt.setdefault(plain(spec.condition.text), []).append(i)
+    wanted: dict[str, list[Claim]] = {}
+    strangers = []
+    for claim in claims:
+        name = f"id {claim.prompt_id}" if claim.prompt_id else claim.prompt
+        if name in by_prompt:
+            wanted.setdefault(name, []).append(claim)
+        else:
+            close = nearest(name, by_prompt)
+            strangers.append(f"{claim.path.name}" + (f" (nearest: {close!r})" if close else ""))
+    if strangers:
+        raise UserInputError(
+            f"{len(strangers)} files fit no prompt of the task: " + "; ".join(strangers[:SHOWN]),
+            "name files like the prompt (a_photo_of_a_church_0.png), or give --manifest with columns file and prompt_id",
+        )
+    found: dict[int, Path] = {}
+    for name, own in wanted.items():
+        for index, claim in zip(_indices(name, own, by_prompt[name]), own, strict=True):
+            if index in found:
+                raise UserInputError(f"{found[index].name} and {claim.path.name} are the same image of {name!r}", "number a prompt's images from 0")
+            found[index] = claim.path
+    return found
+
+
+def _indices(name: str, claims: Sequence[Claim], indices: Sequence[int]) -> list[int]:
+    """Places of a prompt's files: by their numbers if these are 0, 1, ... , else in the order of their names."""
+    if len(claims) > len(indices):
+        raise UserInputError(
+            f"{len(claims)} files for {name!r}, and the suite draws {len(indices)} images a prompt", "set images_per_prompt in a copy of the suite"
+        )
+    numbers = [c.number for c in claims]
+    if all(n is not None and n < len(indices) for n in numbers):
+        return [indices[n] for n in numbers if n is not None]
+    return list(indices[: len(claims)])
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """An image file as (H, W, 3) uint8.
+
+    Raises:
+        UserInputError: it is truncated or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"), np.uint8)
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+        raise UserInputError(f"cannot read the image {path}: {error}", "replace it, or take it out: a missing image is counted, not guessed") from error
+
+
+def score_folder(runner: Runner, task_id: str, name: str, claims: Sequence[Claim], *, paired: bool) -> None:
+    """Scores a task's images from files; rows and records go to the runner's outcome, the base's (from the store) first.
+
+    Args:
+        runner: of a plan without erasers; it makes nothing.
+        task_id: of the plan's suite.
+        name: what the rows call these images.
+        claims: the files.
+        paired: whether they have the plan's seeds and sampler, so that they are compared with the base's image by image.
+    """
+    plan = runner.plan
+    if task_id not in plan.images:
+        raise unknown_name(f"task of suite {plan.suite.name}", task_id, plan.images)
+    specs = plan.images[task_id]
+    files = matched(claims, specs)
+    keys = _look(runner, plan, specs, files, paired)
+    task = next(t for t in plan.suite.tasks if t.id == task_id)
+    scores = TaskScores(plan.suite, task, specs, runner.measures, runner.common())
+    runner.score(scores, runner.base_model(), f"base [{task_id}]", is_base=True)
+    model = Model(name, PRESET, lambda s: keys[0].get(_place(s), ""), keys[1].said, {"train_seed": None})
+    runner.score(scores, model, f"{name} [{task_id}]", paired=paired)
+
+
+def _place(spec: ImageSpec) -> tuple[str, str, int]:
+    return spec.concept, spec.prompt_id, spec.number
+
+
+def _look(runner: Runner, plan: Plan, specs: Sequence[ImageSpec], files: Mapping[int, Path], paired: bool) -> tuple[dict[tuple[str, str, int], str], Hearing]:
+    """Shows the files to the judges; gives each image's key, the sha256 of its pixels and its place, and what was said."""
+    judges = {n: j for n, j in runner.measures.judges.items() if paired or j.card.role != "distance"}
+    hearing = Hearing(judges, plan.info, "foreign", runner.store)
+    keys: dict[tuple[str, str, int], str] = {}
+    indices = sorted(files)
+    for start in range(0, len(indices), BATCH):
+        runner.session.stop.check()
+        by_size: dict[tuple[int, ...], list[tuple[int, NDArray[np.uint8]]]] = {}
+        for i in indices[start : start + BATCH]:
+            pixels = read_picture(files[i])
+            by_size.setdefault(pixels.shape, []).append((i, pixels))
+        for group in by_size.values():
+            chosen = [specs[i] for i, _ in group]
+            # the text is part of the key: an image-text judge answers differently to another prompt
+            own = [sha256_bytes(p.tobytes() + s.key(plan.info, "foreign").encode()) for (_, p), s in zip(group, chosen, strict=True)]
+            keys.update({_place(s): k for s, k in zip(chosen, own, strict=True)})
+            hearing.look(own, chosen, np.stack([p for _, p in group]))
+    return keys, hearing

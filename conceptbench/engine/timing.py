@@ -1,0 +1,188 @@
+"""How long a plan will take: from earlier runs in the store, else from a short trial of the networks on this machine."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from conceptbench.core.files import key_of, locked, pretty_json, write_text
+from conceptbench.engine.erasing import TRAINING_THREADS
+from conceptbench.engine.lineup import Entry
+from conceptbench.engine.plan import Plan
+from conceptbench.engine.scoring import load_measures
+from conceptbench.engine.store import Store
+from conceptbench.models.base import Base
+from conceptbench.models.conditions import Condition
+from conceptbench.models.eraser import Load
+
+if TYPE_CHECKING:
+    from conceptbench.engine.run import Outcome
+
+START_SECONDS = 12.0
+"""Of every run: importing, loading the base and the judges, writing the report; measured on the mini tier."""
+ERASURE_SECONDS = 1.0
+"""Of every erasure apart from network evaluations: encoding, checking the base, saving; measured on the mini tier."""
+JUDGED = 64  # images of a trial of the judges
+LONG = 1.0  # seconds; a trial that took longer is not repeated
+
+
+def read_rates(store: Store) -> dict[str, float]:
+    """Measured seconds by name (:func:`image_rate_name`, :func:`erase_rate_name`)."""
+    path = store.root / "rates.json"
+    try:
+        return {str(k): float(v) for k, v in json.loads(path.read_text()).items()} if path.exists() else {}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def record_rates(store: Store, plan: Plan, outcome: Outcome) -> None:
+    """Keeps what a run measured; two runs that end at once do not lose each other's."""
+    by_spec = {e.spec: e for e in plan.entries}
+    new = {
+        erase_rate_name(plan, by_spec[f"{r.eraser}:{r.preset}"]): r.erase_seconds
+        for r in outcome.rows
+        if r.erase_seconds is not None and f"{r.eraser}:{r.preset}" in by_spec
+    }
+    work = outcome.work
+    if work.images >= JUDGED:
+        new[image_rate_name(plan)] = sum(work.seconds.get(stage, 0.0) for stage in ("generate", "write", "judge")) / work.images
+    if new:
+        with locked(store.root / "locks" / "rates"):
+            write_text(store.root / "rates.json", pretty_json({**read_rates(store), **new}))
+
+
+def image_rate_name(plan: Plan) -> str:
+    """The name of the rate that a plan's images go by: base, sampler and judges."""
+    sampler = plan.suite.sampler
+    judges = sorted({m.judge for m in plan.suite.metrics if m.judge})
+    return f"image/{plan.info.id}/{plan.info.precision}/{sampler.scheduler}-{sampler.steps}-{sampler.guidance:g}/{'+'.join(judges)}"
+
+
+def erase_rate_name(plan: Plan, entry: Entry) -> str:
+    """The name of the rate of an eraser with its options."""
+    return f"erase/{plan.info.id}/{entry.spec}/{key_of(entry.config)[:12]}"
+
+
+def timed(work: Callable[[], object], rows: int) -> float:
+    """Seconds a row of ``work``: the second of two calls, so that nothing is compiled or allocated in it; the first if it was long."""
+    seconds = 0.0
+    for _ in range(2):
+        start = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - start
+        if seconds > LONG:
+            break
+    return seconds / rows
+
+
+class Trial:
+    """Times the networks of a plan once, each only when it is asked for.
+
+    Args:
+        base: the loaded model; it is as it was afterwards.
+        plan: what will be done.
+    """
+
+    def __init__(self, base: Base, plan: Plan) -> None:
+        self.base, self.plan = base, plan
+        self._known: dict[str, float] = {}
+
+    def image_seconds(self) -> float:
+        """Of drawing and judging one image."""
+        sampler = self.plan.suite.sampler
+        rows = self.base.exact_rows or 32
+        condition, size = Condition("a picture"), sampler.size or self.plan.info.size
+        images = rows // 2 if sampler.guidance != 1 else rows
+        one_step = sampler.model_copy(update={"steps": 1})
+        with self.base.drawing():
+            step = timed(lambda: self.base.sample([condition] * images, list(range(images)), one_step, until=1), images)
+        latents = self.base.initial_noise(range(16), sampler.size)
+        decode = timed(lambda: self.base.decode(latents), 16)
+        return step * sampler.steps + decode + self._judging(size)
+
+    def _judging(self, size: int) -> float:
+        pictures = np.random.default_rng(0).integers(0, 255, (JUDGED, size, size, 3)).astype(np.uint8)
+        seconds = 0.0
+        for judge in load_measures(self.plan.suite).judges.values():
+            other = pictures[::-1].copy() if judge.card.role == "distance" else ["a picture"] * JUDGED
+            seconds += timed(lambda judge=judge, other=other: judge(pictures, other), JUDGED)  # type: ignore[misc]
+        return seconds
+
+    def erase_seconds(self, load: Load) -> float:
+        """Of one erasure that evaluates so many rows of the denoiser."""
+        seconds = ERASURE_SECONDS
+        if load.plain:
+            seconds += load.plain * self._once("plain", lambda: self._evaluate(64, None))
+        if load.trained:
+            rows = max(1, load.batch)
+            seconds += load.trained * self._once(f"trained/{load.parameters}/{rows}", lambda: self._evaluate(rows, load.parameters))
+        return seconds
+
+    def _once(self, name: str, measure: Callable[[], float]) -> float:
+        if name not in self._known:
+            self._known[name] = measure()
+        return self._known[name]
+
+    def _evaluate(self, rows: int, group: str | None) -> float:
+        """Seconds a row of a forward, with a backward to the parameters of a group if one is given, in the training threads."""
+        base, threads = self.base, torch.get_num_threads()
+        parameters = list(base.parameters(group).values()) if group else []
+        rows = rows if base.exact_rows in (None, 64) or group else 4
+        x, t = base.initial_noise(range(rows)), torch.full((rows,), len(base.alphas) // 2)
+        encoded = base.encode(["a picture"] * rows).to(base.device, base.dtype)
+
+        def work() -> None:
+            with torch.set_grad_enabled(bool(parameters)):
+                out = base.predict(x, t, encoded)
+                if parameters:
+                    out.square().mean().backward()  # type: ignore[no-untyped-call]
+
+        counted = base.evaluations
+        try:
+            if base.device.type == "cpu":
+                torch.set_num_threads(TRAINING_THREADS)
+            for parameter in parameters:
+                parameter.requires_grad_(True)
+            return timed(work, rows)
+        finally:
+            base.evaluations = counted
+            torch.set_num_threads(threads)
+            for parameter in parameters:
+                parameter.requires_grad_(False)
+                parameter.grad = None
+
+
+def predicted_seconds(plan: Plan, base: Base, rates: Mapping[str, float], *, images: int, erasures: Mapping[str, int]) -> tuple[float, bool]:
+    """Seconds that a plan will take.
+
+    Args:
+        plan: what will be done.
+        base: for a trial of what was never measured.
+        rates: measured by earlier runs.
+        images: how many are to be drawn.
+        erasures: eraser spec -> how many erasures are to be made.
+
+    Returns:
+        Seconds, and whether all of it was measured by earlier runs.
+    """
+    trial, seconds, measured = Trial(base, plan), START_SECONDS, True
+    if images:
+        rate = rates.get(image_rate_name(plan))
+        measured = rate is not None
+        seconds += images * (trial.image_seconds() if rate is None else rate)
+    targets = max(len(t.targets) for t in plan.suite.tasks)
+    for entry in plan.entries:
+        wanted = erasures.get(entry.spec, 0)
+        rate = rates.get(erase_rate_name(plan, entry))
+        if wanted and rate is None:
+            measured = False
+            rate = trial.erase_seconds(entry.eraser.load(entry.config, targets))
+        seconds += wanted * (rate or 0.0)
+    return seconds, measured
