@@ -205,6 +205,7 @@ def report_from_results(folder: Path, store: Store | None = None) -> Path:
             canonical=run.canonical,
             protocols=list(dict.fromkeys(r["protocol"] for r in run.rows)),
             trouble=run.trouble,
+            recorded=run.records is not None,
             scale=matrix.shade(0)[:1] + matrix.shade(1)[:1],
         )
     )

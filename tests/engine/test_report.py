@@ -352,7 +352,7 @@ def test_failures_are_failures(world):
 
 def test_without_records_the_section_is_left_out(world):
     page = world.page(records=False)
-    assert not extremes_of(task_sections(page)[0]) and "Incomplete" not in page.text
+    assert not extremes_of(task_sections(page)[0]) and "Incomplete" not in page.text and page.first("footer").text.endswith("results.json")
     check_self_contained(page)
 
 

@@ -287,6 +287,28 @@ def test_unet_names_equal_diffusers_converter_and_do_not_lose_partial_files(base
         assert len(convert_ldm_unet_checkpoint(original_unet(base, part), dict(base.unet.config))) < len(part)
 
 
+def test_unet_names_where_some_blocks_have_no_attention():
+    """As in Stable Diffusion itself: the outermost or innermost level has none, two layers a block."""
+    from diffusers import UNet2DConditionModel
+    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
+
+    unet = UNet2DConditionModel(
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(8, 8, 16),
+        layers_per_block=2,
+        cross_attention_dim=8,
+        norm_num_groups=4,
+        attention_head_dim=2,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    )
+    names, state = unet_names(unet), unet.state_dict()
+    theirs = convert_ldm_unet_checkpoint({f"model.diffusion_model.{o}": state[n] for o, n in names.items()}, dict(unet.config))
+    assert len(names) == len(state) == len(theirs) and all(torch.equal(theirs[n], t) for n, t in state.items())
+    assert "output_blocks.2.1.conv.weight" in names and "output_blocks.5.2.conv.weight" in names
+
+
 def test_erasure_files_of_ours(sd1, tmp_path):
     name, weight = next(iter(sd1.parameters("kv").items()))
     made = Erasure(
