@@ -130,7 +130,8 @@ def _values(records: Iterable[Record], protocol: str, spec: str) -> dict[tuple[A
     for record in records:
         if protocol not in record.values:
             continue
-        key = (*record.pair, record.role, record.prompt)
+        # images of unknown noise have no partner in another model
+        key = (*record.pair, record.role, record.prompt, record.image if record.seed < 0 else "")
         if key in found:
             raise UserInputError(f"{spec}: the image {record.pair} is in records.csv twice", "`conceptbench run` writes it again")
         found[key] = (record, record.values[protocol])

@@ -25,6 +25,7 @@ class Record:
     """One image of one model on one task.
 
     Attributes:
+        seed: of its noise; -1 where it is not known (images made elsewhere).
         image: its key in the store.
         values: protocol -> value; None where the metric applies and gave none; a metric that does not apply is absent.
     """

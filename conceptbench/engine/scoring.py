@@ -166,7 +166,7 @@ class TaskScores:
                     rows.append(self._row(measure, model, concept, group, values[n], self._base[n], paired and not is_base))
         if paired and not is_base:  # images made elsewhere come without weights
             rows += [self._whole(metric, model) for metric in self.measures.erasures]
-        return rows, self._records(model, keys, values, compared=paired and not is_base)
+        return rows, self._records(model, keys, values, paired=paired, is_base=is_base)
 
     def _values(self, measure: Measure, chosen: Sequence[int], keys: Sequence[str], model: Model) -> Values:
         said = model.heard.get(measure.judge, {})
@@ -176,10 +176,10 @@ class TaskScores:
             values.append(None if heard is None else measure.metric.value(Scored(self._concepts[spec.concept], spec.role, spec.prompt_id, heard)))
         return Values(values, [keys[i] in said for i in chosen])
 
-    def _records(self, model: Model, keys: Sequence[str], values: Sequence[Values], *, compared: bool) -> list[Record]:
+    def _records(self, model: Model, keys: Sequence[str], values: Sequence[Values], *, paired: bool, is_base: bool) -> list[Record]:
         by_image: list[dict[str, float | None]] = [{} for _ in self.specs]
         for measure, chosen, own in zip(self.measures.images, self._chosen, values, strict=True):
-            if measure.metric.needs == "pairs" and not compared:
+            if measure.metric.needs == "pairs" and (is_base or not paired):
                 continue
             for i, value, heard in zip(chosen, own.of, own.heard, strict=True):
                 if heard:
@@ -193,7 +193,7 @@ class TaskScores:
                 preset=model.preset,
                 prompt_id=s.prompt_id,
                 number=s.number,
-                seed=s.seed,
+                seed=s.seed if paired else -1,
                 prompt=s.condition.text,
                 image=key,
                 values=found,

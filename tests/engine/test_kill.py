@@ -36,6 +36,7 @@ def server():
 @pytest.fixture(scope="module")
 def start(server, folders, tmp_path_factory):
     import killing
+
     one = {"id": "one", "targets": ["ab"], "retained": ["ef"]}
     folder = tmp_path_factory.mktemp("suite")
     suite = write_suite(folder, tasks=[{**one, "prompts": {"set": str(folder / "prompts.csv")}}])

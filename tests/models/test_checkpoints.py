@@ -518,6 +518,12 @@ def test_a_malicious_pickle_does_nothing(sd1, tmp_path, kind, name, writing):
     assert not target.exists()
 
 
+def test_all_of_a_pickles_calls_are_named(sd1, tmp_path):
+    torch.save([Evil(tmp_path / "a"), EvilSystem(tmp_path / "b")], tmp_path / "evil.pt")
+    refused(sd1, tmp_path / "evil.pt", "io.open, posix.system")
+    assert [p.name for p in tmp_path.iterdir()] == ["evil.pt"]
+
+
 def test_a_pickled_network_is_named(sd1, tmp_path):
     torch.save(sd1.unet.conv_in, tmp_path / "m.pt")
     refused(sd1, tmp_path / "m.pt", "torch.nn.modules.conv.Conv2d", "save_file(unet.state_dict()")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import permutations
 
 import pytest
 import torch
@@ -115,6 +116,12 @@ def test_what_is_added_and_taken_away_is_nothing(terms):
     text = "".join("".join(t) for t in terms)
     inverse = "".join(("-" if s == "+" else "+") + f + n for s, f, n in reversed(terms))
     assert combine(text + inverse, LOADED).changes == [] and combine("0.1*a+0.2*a-0.3*a+b", LOADED).weights_hash() == combine("b", LOADED).weights_hash()
+
+
+def test_order_does_not_matter_where_float64_rounds():
+    """1 + 2^-60 - 1 is 0 or 2^-60, by the order; here it is always the same."""
+    loaded = {n: Erasure([Change("unet", "additive", {"w": torch.tensor([v])})]) for n, v in {"a": 1.0, "b": 2.0**-60, "c": 3.0, "d": -1.0}.items()}
+    assert len({combine("+".join(order), loaded).weights_hash() for order in permutations(loaded)}) == 1
 
 
 def test_names_of_equal_weights_do_not_matter():
