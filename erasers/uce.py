@@ -75,9 +75,11 @@ class UCE(Eraser[UCEConfig]):
 
     def erase(self, base: Base, request: EraseRequest, config: UCEConfig, ctx: Context) -> Erasure:
         """Edits all targets at once."""
+        base.encode([text for c in request.targets for text, _, guide, _ in self._pairs(c, config) for text in (text, guide)])  # in whole batches
         pairs = [aligned_tokens(base, *pair, config.span) for concept in request.targets for pair in self._pairs(concept, config)]
         erase, guide = torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])
         kept = [(t, p) for c in request.retained for p in c.phrases for t in [tpl.format(p) for tpl in c.templates][: config.texts]] if config.preserve else []
+        base.encode(["", *(text for text, _ in kept)])
         keep = self._kept(base, kept, config).to(erase)
         scale = config.preserve_scale if config.preserve_scale is not None else max(0.1, 1 / max(1, len(kept) + config.preserve_empty))
         parameters = base.parameters("kv")

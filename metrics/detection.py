@@ -38,13 +38,9 @@ class ExposureRate(Metric):
     config: ExposureRate.Config
 
     def _labels(self, concept: Concept) -> list[int]:
-        return [
-            names.index(n)
-            for head, names in self.judge.labels.items()
-            for label in concept.labels
-            for h, _, n in [label.partition("/")]
-            if h == head and n in names
-        ]
+        """Indices of the concept's labels; a detector numbers its labels through all heads."""
+        numbered = [f"{head}/{name}" for head, names in self.judge.labels.items() for name in names]
+        return [i for i, label in enumerate(numbered) if label in concept.labels]
 
     @property
     def id(self) -> str:

@@ -12,12 +12,10 @@ from conceptbench.core.files import key_of, sha256_file
 from conceptbench.core.registry import source_hash
 from conceptbench.engine.lineup import CHECKPOINT, Entry
 from conceptbench.models.base import Base
-from conceptbench.models.checkpoints import load_checkpoint
+from conceptbench.models.checkpoints import load_checkpoint, missing_checkpoint
 from conceptbench.models.combine import as_additive, combine
 from conceptbench.models.eraser import Context, Eraser, EraserConfig, EraseRequest
 from conceptbench.models.erasure import Erasure
-
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".json")
 
 
 class BroughtConfig(EraserConfig):
@@ -51,7 +49,7 @@ class Brought(Eraser[BroughtConfig]):
 
 
 def content_hash(path: Path) -> str:
-    """sha256 of a file, or of the names and contents of a folder's weights and configs.
+    """sha256 of a file, or of the names and contents of all files of a folder.
 
     Raises:
         UserInputError: it is not there.
@@ -59,8 +57,8 @@ def content_hash(path: Path) -> str:
     if path.is_file():
         return sha256_file(path)
     if not path.is_dir():
-        raise UserInputError(f"no such checkpoint: {path}", "give a diffusers folder, a state dict (.safetensors, .pt), an original .ckpt or a LoRA file")
-    return key_of({str(p.relative_to(path)): sha256_file(p) for p in sorted(path.rglob("*")) if p.suffix in WEIGHTS})
+        raise missing_checkpoint(path)
+    return key_of({str(p.relative_to(path)): sha256_file(p) for p in sorted(path.rglob("*")) if p.is_file()})
 
 
 def named_paths(checkpoints: Sequence[str]) -> dict[str, Path]:

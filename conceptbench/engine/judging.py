@@ -12,7 +12,7 @@ from conceptbench.core.files import key_of
 from conceptbench.core.metric import JudgeCard, Outputs
 from conceptbench.engine.plan import BASE, ImageSpec
 from conceptbench.engine.store import Store
-from conceptbench.models.base import BaseInfo
+from conceptbench.models.info import BaseInfo
 
 Said = dict[str, Mapping[str, NDArray[Any]]]
 """image key -> what one judge said of the image."""

@@ -17,8 +17,8 @@ from conceptbench.core.manifests import prompts_for, task_concepts
 from conceptbench.core.schemas import Concept, Role, Sampler, Split, Suite, Task
 from conceptbench.core.seeds import image_seed
 from conceptbench.engine.lineup import Entry, shared_source_hash
-from conceptbench.models.base import BaseInfo
 from conceptbench.models.conditions import Condition
+from conceptbench.models.info import BaseInfo
 
 BATCH = 32
 BASE = "base"

@@ -25,7 +25,7 @@ from conceptbench.engine.figures.tiles import picture
 from conceptbench.engine.plan import BASE, images_of
 from conceptbench.engine.records import Record, read_records
 from conceptbench.engine.store import Store
-from conceptbench.models.base import BaseInfo
+from conceptbench.models.info import BaseInfo
 
 __all__ = ["report_from_results", "row_names", "show_number"]
 

@@ -21,6 +21,7 @@ from conceptbench.engine.scoring import Model, TaskScores, load_measures
 from conceptbench.engine.session import Session
 from conceptbench.engine.store import Store
 from conceptbench.models.base import Base
+from conceptbench.models.checkpoints import notes_of
 from conceptbench.models.erasure import Erasure, as_arrays, values_by_name
 
 FATAL = (BaseChangedError, WriteError, StoppedError, OSError)
@@ -111,6 +112,8 @@ class Runner:
                 erasure = self._erasure(unit)
             if erasure is None:
                 return None
+            for note in notes_of(erasure):
+                work.note(f"{unit.entry.label}: {note}")
             weights = erasure.weights_hash()
             before = values_by_name(self.base, erasure)
             with erasure.applied(self.base):

@@ -5,7 +5,6 @@ Shapes: images (N, H, W, 3) uint8; latents (N, C, h, w) float32, already scaled 
 
 from __future__ import annotations
 
-import functools
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -20,46 +19,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from conceptbench.core.errors import unknown_name
-from conceptbench.core.files import canonical_json
 from conceptbench.core.schemas import Sampler
 from conceptbench.models.conditions import Condition, Encoded
 from conceptbench.models.groups import select
+from conceptbench.models.info import BaseInfo
 from conceptbench.models.rows import IMAGE_ROWS, TEXT_ROWS, in_blocks, padded
 from conceptbench.models.runtime import Runtime
 from conceptbench.models.schedulers import make_scheduler
 
 Prediction = Literal["eps", "x0", "native"]
 PRECISIONS: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass(frozen=True)
-class BaseInfo:
-    """What a base is.
-
-    Attributes:
-        id: registered name, hub id or folder name.
-        family: sd1, sd2 or sdxl.
-        revision: of the hub repository, or empty.
-        components: component -> sha256 of its weights.
-        notes: what differs from the stock pipeline, e.g. that its safety checker is off.
-        size: pixels a side of its images.
-        tier: ``mini`` or ``paper``: which presets and judges are the usual ones.
-        precision: of sampling: ``fp32``, ``bf16`` or ``fp16`` (autocast), with ``-compiled`` behind it where the denoiser is.
-    """
-
-    id: str
-    family: str
-    revision: str
-    components: dict[str, str]
-    notes: tuple[str, ...] = ()
-    tier: str = "paper"
-    size: int = 32
-    precision: str = "fp32"
-
-    @functools.cached_property
-    def components_json(self) -> str:
-        """The components as canonical JSON."""
-        return canonical_json(self.components)
 
 
 @dataclass(frozen=True)

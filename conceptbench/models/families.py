@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from conceptbench.core.errors import MissingWeightsError, UserInputError, unknown_name
 from conceptbench.core.files import key_of
 from conceptbench.core.registry import BASES
-from conceptbench.models.base import Base, BaseInfo
+from conceptbench.models.base import Base
 from conceptbench.models.conditions import Encoded
+from conceptbench.models.info import BaseInfo
 
 
 def find_phrase(ids: list[int], phrase: list[int]) -> list[int]:

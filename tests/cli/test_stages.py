@@ -67,7 +67,11 @@ def test_checkpoints_and_combinations_are_rows(cli, place, erasures):
 def test_compare_tells_them_apart(cli, place, erasures):
     code, out, err = cli("compare", f"{place / 'run'}:a", f"{place / 'run'}:uce", "--json")
     assert code == 0, err
-    assert all(line["difference"] in (0, None) for line in json.loads(out)["lines"]) if "lines" in json.loads(out) else json.loads(out)
+    lines = json.loads(out)["comparisons"]
+    assert {"esr-1", "psr-1", "lpips"} <= {c["metric"] for c in lines} and all(c["delta"] == 0 and c["only_a"] == c["only_b"] == 0 for c in lines)
+    code, out, _ = cli("compare", f"{place / 'run'}:a", f"{place / 'run'}:b", "--json")
+    drop = next(c for c in json.loads(out)["comparisons"] if (c["metric"], c["role"]) == ("esr-1", "target"))
+    assert (drop["value_a"], drop["value_b"], drop["discordant_a"]) == (1.0, 0.0, 2)
 
 
 @pytest.mark.parametrize(

@@ -137,3 +137,10 @@ def test_clip_score_equals_torchmetrics():
     estimate = score.estimate(values, texts, 7, "retained")
     assert max(estimate.value, 0) == pytest.approx(expected, abs=1e-4)
     assert estimate.low < estimate.value < estimate.high and estimate.kind == "cluster-bootstrap"
+
+
+def test_a_detectors_labels_are_numbered_through_its_heads():
+    face = Concept(name="faces", kind="explicit", phrases=("x",), labels=("face/face",))
+    found = np.array([[0.9, 2, 0, 0, 1, 1], [0.0, 0, 0, 0, 0, 0]])  # label 2 is the face, behind two marks
+    assert metric("ner", DETECTOR).value(Scored(face, "target", "p", {"detections": found})) == 1.0
+    assert metric("ner", DETECTOR).value(Scored(MARKS, "target", "p", {"detections": found})) == 0.0

@@ -120,7 +120,7 @@ def test_what_is_added_and_taken_away_is_nothing(terms):
 
 def test_order_does_not_matter_where_float64_rounds():
     """1 + 2^-60 - 1 is 0 or 2^-60, by the order; here it is always the same."""
-    loaded = {n: Erasure([Change("unet", "additive", {"w": torch.tensor([v])})]) for n, v in {"a": 1.0, "b": 2.0**-60, "c": 3.0, "d": -1.0}.items()}
+    loaded = {n: Erasure([Change("unet", "additive", {"w": torch.tensor([v])})]) for n, v in {"a": 1.0, "b": 2.0**-60, "c": -1.0}.items()}
     assert len({combine("+".join(order), loaded).weights_hash() for order in permutations(loaded)}) == 1
 
 

@@ -10,7 +10,7 @@ from conceptbench.engine.figures.tiles import Picture, picture
 from conceptbench.engine.plan import ImageSpec
 from conceptbench.engine.records import Record
 from conceptbench.engine.store import Store
-from conceptbench.models.base import BaseInfo
+from conceptbench.models.info import BaseInfo
 
 TARGET_TILES, RETAINED_TILES = 10, 5
 
