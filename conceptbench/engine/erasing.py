@@ -71,10 +71,12 @@ def _make(base: Base, unit: EraseUnit, suite: Suite, store: Store, train_seed: i
         torch.cuda.reset_peak_memory_stats()
     try:
         if base.device.type == "cpu":
+            base.sampling_threads = threads
             torch.set_num_threads(TRAINING_THREADS)
         erasure = _guarded(lambda: unit.entry.eraser().erase(base, request, unit.entry.config, context), unit)
     finally:
         torch.set_num_threads(threads)
+        base.sampling_threads = None
         session.reporter.end()
         _check_untouched(base, unit)
     seconds, evaluations = context.spent()

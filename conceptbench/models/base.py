@@ -56,6 +56,7 @@ class Base(ABC):
             module.eval().requires_grad_(False)
         self._cache: dict[str, Encoded] = {}
         self.evaluations = 0
+        self.sampling_threads: int | None = None  # of whole trajectories, where training has fewer
         self.runtime: Runtime | None = None  # set while an erasure that changes sampling is applied
         self._autocast: torch.dtype | None = None  # of sampling
         self._compiled: Any = None  # the denoiser's forward for sampling, if it is compiled

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -62,11 +63,23 @@ def denoise(
     step_arguments: dict[str, Any] = {}
     if step_takes_generator(scheduler):  # noise of ancestral samplers, one stream an image, apart from the initial one
         step_arguments["generator"] = [torch.Generator().manual_seed(s + 2**42) for s in seeds]
-    for i, t in enumerate(timesteps[:until]):
-        rows = torch.cat([scheduler.scale_model_input(x, t)] * len(groups))
-        out = (base.predict_exactly(rows, t, encoded) if exact else base.predict(rows, t, encoded, to="native")).chunk(len(groups))
-        if observe is not None:
-            observe(t, x, out)
-        native = runtime.guide(out[0], out[1], out[2] if extra is not None else None, scale, i) if guided else out[0]
-        x = scheduler.step(native, t, x, **step_arguments, return_dict=False)[0]
+    with threads(base.sampling_threads if exact else None):
+        for i, t in enumerate(timesteps[:until]):
+            rows = torch.cat([scheduler.scale_model_input(x, t)] * len(groups))
+            out = (base.predict_exactly(rows, t, encoded) if exact else base.predict(rows, t, encoded, to="native")).chunk(len(groups))
+            if observe is not None:
+                observe(t, x, out)
+            native = runtime.guide(out[0], out[1], out[2] if extra is not None else None, scale, i) if guided else out[0]
+            x = scheduler.step(native, t, x, **step_arguments, return_dict=False)[0]
     return x
+
+
+@contextmanager
+def threads(number: int | None) -> Iterator[None]:
+    """So many CPU threads inside; None leaves them as they are. A forward gives the same bytes with any number, a training does not."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -10,6 +10,7 @@ from conceptbench.core.schemas import Sampler
 from conceptbench.models.conditions import Condition
 from conceptbench.models.families import base_from_pipeline, find_phrase, load_base, load_pipeline
 from conceptbench.models.groups import GROUPS
+from conceptbench.models.sampling import denoise
 from conceptbench.models.schedulers import SCHEDULERS
 
 SAMPLER = Sampler(steps=3, guidance=3.0)
@@ -155,3 +156,15 @@ def test_hub_id_that_is_not_here(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(MissingWeightsError, match="cannot load the base"):
         load_base(str(tmp_path / "empty"))
+
+
+def test_trajectories_do_not_depend_on_the_number_of_threads(sd1):
+    """Erasers train with one thread and sample with all: the bytes are the same."""
+    conditions, seeds, sampler = [Condition("ab"), Condition("cd")], [2, 4], Sampler(steps=3, guidance=3.0)
+    one = denoise(sd1, conditions, seeds, sampler)
+    sd1.sampling_threads = 2
+    try:
+        two = denoise(sd1, conditions, seeds, sampler)
+    finally:
+        sd1.sampling_threads = None
+    assert torch.equal(one, two) and torch.get_num_threads() == 1
