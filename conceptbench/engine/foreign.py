@@ -96,11 +96,12 @@ def matched(claims: Sequence[Claim], specs: Sequence[ImageSpec]) -> dict[int, Pa
     wanted: dict[str, list[Claim]] = {}
     strangers = []
     for claim in claims:
-        name = f"id {claim.prompt_id}" if claim.prompt_id else claim.prompt
-        if name in by_prompt:
+        names = [n for n in (f"id {claim.prompt_id}" if claim.prompt_id else "", claim.prompt) if n]
+        name = next((n for n in names if n in by_prompt), None)
+        if name is not None:
             wanted.setdefault(name, []).append(claim)
         else:
-            close = nearest(name, by_prompt)
+            close = nearest(names[-1] if names else claim.path.stem, by_prompt)
             strangers.append(f"{claim.path.name}" + (f" (nearest: {close!r})" if close else ""))
     if strangers:
         raise UserInputError(

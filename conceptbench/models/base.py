@@ -247,7 +247,7 @@ class Base(ABC):
         config = self.vae.config
         x = latents.to(self.vae.dtype) / config.scaling_factor + (getattr(config, "shift_factor", None) or 0)
         pixels = in_blocks(lambda z: self.vae.decode(z).sample, IMAGE_ROWS if self.exact_rows else None, x).float()
-        return ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        return to_host(((pixels / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).contiguous()).numpy()
 
     @torch.no_grad()
     def latents_of(self, images: NDArray[np.uint8]) -> Tensor:
@@ -276,3 +276,13 @@ class Base(ABC):
         finally:
             for name, value in old.items():
                 parameters[name].data = value
+
+
+def to_host(x: Tensor) -> Tensor:
+    """A tensor on the CPU; from CUDA through pinned memory, which the device can write without a detour."""
+    if x.device.type != "cuda":
+        return x.cpu()
+    host = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+    host.copy_(x, non_blocking=True)
+    torch.cuda.current_stream(x.device).synchronize()
+    return host

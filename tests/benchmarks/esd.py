@@ -28,13 +28,14 @@ from torch import Tensor, nn
 
 from benchmarks.measuring import Row, Settings, alternate, middle, planned, seconds_of, threads_set
 from conceptbench.core.manifests import task_concepts
+from conceptbench.core.metric import Scored
 from conceptbench.core.seeds import training_seed
 from conceptbench.core.statistics import paired_difference, rate_interval
 from conceptbench.engine.erasing import TRAINING_THREADS, erase, stored_erasure
 from conceptbench.engine.generate import Generation
 from conceptbench.engine.judging import Hearing
 from conceptbench.engine.plan import Plan
-from conceptbench.engine.scoring import Measures, Model, TaskScores, load_measures
+from conceptbench.engine.scoring import load_measures
 from conceptbench.engine.session import Session
 from conceptbench.engine.store import Store
 from conceptbench.erasers.esd import ESDConfig
@@ -179,24 +180,21 @@ def judge(base: Base, plan: Plan, erasure: Erasure, folder: Path, threads: int, 
     """Draws and judges the task's images under an erasure, and adds the values of the headline metrics."""
     task, store, weights = plan.suite.tasks[0], Store(folder), erasure.weights_hash()
     everything = load_measures(plan.suite)
-    measures = Measures(tuple(m for m in everything.images if m.metric.id in into), (), everything.judges)
-    hearing = Hearing({m.judge: everything.judges[m.judge] for m in measures.images}, plan.info, weights, store)
+    measures = [m for m in everything.images if m.metric.id in into]
+    hearing = Hearing({m.judge: everything.judges[m.judge] for m in measures}, plan.info, weights, store)
     specs = plan.images[task.id]
     with threads_set(threads), erasure.applied(base):
         Generation(base, specs, weights, store, Session(), what="an erasure's images", hearing=hearing).run()
-    scores = TaskScores(plan.suite, task, specs, measures, {"status": "ok", **common(plan)})
-    model = Model("base", "", lambda s: s.key(plan.info, weights), hearing.said, {})  # scored alone: compared here, not with the base
-    for record in scores.score(model, is_base=True)[1]:
-        for measure in measures.images:
-            value = record.values.get(measure.metric.protocol)
-            if value is not None:
+    concepts = task_concepts(plan.suite, task)
+    for measure in measures:
+        for spec in specs:
+            if measure.metric.applies(concepts[spec.concept], spec.role):
+                said = hearing.said[measure.judge][spec.key(plan.info, weights)]
+                value = measure.metric.value(Scored(concepts[spec.concept], spec.role, spec.prompt_id, said))
+                if value is None:
+                    raise RuntimeError(f"{measure.metric.id} gave nothing for {spec.prompt_id}")
                 into[measure.metric.id].values.append(value)
-                into[measure.metric.id].prompts.append(record.prompt_id)
-
-
-def common(plan: Plan) -> dict[str, str]:
-    """Row fields that scoring asks for and nobody reads here."""
-    return {"base": plan.info.id}
+                into[measure.metric.id].prompts.append(spec.prompt_id)
 
 
 def speed(times: Sequence[tuple[float, float]], config: ESDConfig) -> Row:

@@ -126,6 +126,7 @@ class ForwardClock:
     Attributes:
         seconds: name -> seconds.
         calls: name -> the seconds of every single call.
+        handles: hooks that :meth:`close` takes off.
     """
 
     def __init__(self) -> None:
@@ -133,7 +134,7 @@ class ForwardClock:
         self.calls: dict[str, list[float]] = {}
         self._inside = 0
         self._began = 0.0
-        self._handles: list[Any] = []
+        self.handles: list[Any] = []
 
     def enter(self) -> None:
         """Something that counts begins."""
@@ -156,14 +157,14 @@ class ForwardClock:
 
     def watch(self, name: str, module: nn.Module) -> None:
         """Counts the forwards of a module under a name; after a failed forward, too."""
-        self._handles.append(module.register_forward_pre_hook(lambda *_: self.enter()))
-        self._handles.append(module.register_forward_hook(lambda *_: self.leave(name), always_call=True))
+        self.handles.append(module.register_forward_pre_hook(lambda *_: self.enter()))
+        self.handles.append(module.register_forward_hook(lambda *_: self.leave(name), always_call=True))
 
     def close(self) -> None:
         """Takes the hooks off."""
-        for handle in self._handles:
+        for handle in self.handles:
             handle.remove()
-        self._handles.clear()
+        self.handles.clear()
 
 
 @contextmanager
