@@ -1,9 +1,10 @@
 # make run    a first look: erase three concepts from the mini model, score what is left, write a report
 # make test   lint, types, imports and all tests
+# make bench  speed against baselines, one table of ratios; BENCH='sampling --rounds 3' for a part
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lint clean
+.PHONY: run test lint bench clean
 
 run: .venv/ready
 	$(BIN)/conceptbench run mini --output runs/mini --store runs/store
@@ -17,6 +18,9 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p conceptbench
 	$(BIN)/lint-imports
+
+bench: .venv/ready
+	$(BIN)/python tests/benchmarks/run.py $(BENCH)
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv

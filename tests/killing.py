@@ -21,7 +21,7 @@ from conceptbench.engine.session import Shard
 from conceptbench.models.families import load_base
 
 BATCH = 3
-STEPS = 12
+STEPS = 8
 
 
 def job(suite: Path, base: Path, store: Path, output: Path, shard: str = "1/1") -> None:

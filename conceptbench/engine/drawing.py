@@ -16,7 +16,7 @@ from conceptbench.core.files import write_bytes, write_text
 from conceptbench.core.results import safe_cell
 from conceptbench.core.schemas import PromptRow, Sampler
 from conceptbench.engine.generate import generate_alone
-from conceptbench.engine.plan import BASE, ImageSpec
+from conceptbench.engine.images import BASE, ImageSpec
 from conceptbench.engine.session import Session
 from conceptbench.engine.store import Store
 from conceptbench.models.base import Base

@@ -15,8 +15,9 @@ from PIL import Image, UnidentifiedImageError
 
 from conceptbench.core.errors import UserInputError, nearest, unknown_name
 from conceptbench.core.files import sha256_bytes
+from conceptbench.engine.images import ImageSpec
 from conceptbench.engine.judging import Hearing
-from conceptbench.engine.plan import ImageSpec, Plan
+from conceptbench.engine.plan import Plan
 from conceptbench.engine.run import Runner
 from conceptbench.engine.scoring import Model, TaskScores
 
@@ -155,7 +156,7 @@ def score_folder(runner: Runner, task_id: str, name: str, claims: Sequence[Claim
     plan = runner.plan
     if task_id not in plan.images:
         raise unknown_name(f"task of suite {plan.suite.name}", task_id, plan.images)
-    specs = plan.images[task_id]
+    specs = list(plan.images[task_id])
     files = matched(claims, specs)
     keys = _look(runner, plan, specs, files, paired)
     task = next(t for t in plan.suite.tasks if t.id == task_id)

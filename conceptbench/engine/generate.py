@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from conceptbench.core.errors import UnitFailedError
+from conceptbench.engine.images import ImageSpec
 from conceptbench.engine.judging import Hearing
-from conceptbench.engine.plan import ImageSpec
 from conceptbench.engine.progress import Work
 from conceptbench.engine.session import Session, Shard
 from conceptbench.engine.store import THREADS, Store

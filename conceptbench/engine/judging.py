@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from conceptbench.core.files import key_of
 from conceptbench.core.metric import JudgeCard, Outputs
-from conceptbench.engine.plan import BASE, ImageSpec
+from conceptbench.engine.images import BASE, ImageSpec
 from conceptbench.engine.store import Store
 from conceptbench.models.info import BaseInfo
 

@@ -2,74 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
-from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from importlib.metadata import version
-from json.encoder import encode_basestring
-from typing import Any
 
 from conceptbench.core.errors import UserInputError
-from conceptbench.core.files import canonical_json, key_of
-from conceptbench.core.manifests import prompts_for, task_concepts
-from conceptbench.core.schemas import Concept, Role, Sampler, Split, Suite, Task
-from conceptbench.core.seeds import image_seed
+from conceptbench.core.files import key_of
+from conceptbench.core.manifests import task_concepts
+from conceptbench.core.schemas import Concept, Sampler, Split, Suite, Task
+from conceptbench.engine.images import BASE, Images, ImageSpec, library_versions
 from conceptbench.engine.lineup import Entry, shared_source_hash
-from conceptbench.models.conditions import Condition
 from conceptbench.models.info import BaseInfo
 
 BATCH = 32
-BASE = "base"
-
-
-@functools.cache
-def library_versions() -> dict[str, str]:
-    """major.minor of the libraries that shape images."""
-    return {name: ".".join(version(name).split(".")[:2]) for name in ("torch", "diffusers")}
-
-
-@functools.lru_cache(maxsize=64)
-def _json_of(sampler: Sampler) -> str:
-    return canonical_json(sampler)
-
-
-@functools.lru_cache(maxsize=256)
-def _key_start(components: str, model: str) -> Any:
-    """The hash's state after what all images of a model share."""
-    return hashlib.sha256(f'{{"base":{components},"model":{encode_basestring(model)},'.encode())
-
-
-@functools.cache
-def _key_end() -> str:
-    return f'"versions":{canonical_json(library_versions())},"what":"image"}}'
-
-
-@dataclass(frozen=True, slots=True)
-class ImageSpec:
-    """One image of a task, for any model: what it shows, for whom it counts and its noise."""
-
-    task: str
-    concept: str
-    role: Role
-    prompt_id: str
-    number: int
-    condition: Condition
-    seed: int
-    sampler: Sampler
-
-    def key(self, info: BaseInfo, model: str) -> str:
-        """The content key of this image under a model: the hash of an erasure's weights, or ``base``.
-
-        It is the sha256 of the canonical JSON of base, model, negative prompt, sampler, seed, text, library versions (and the
-        precision where it is not plain float32), put together by hand because a plan has millions of them.
-        """
-        digest = _key_start(info.components_json, model).copy()
-        precision = "" if info.precision == "fp32" else f'"precision":"{info.precision}",'
-        text, negative = encode_basestring(self.condition.text), encode_basestring(self.condition.negative)
-        digest.update(f'"negative":{negative},{precision}"sampler":{_json_of(self.sampler)},"seed":{self.seed},"text":{text},{_key_end()}'.encode())
-        return str(digest.hexdigest())
 
 
 @dataclass(frozen=True)
@@ -102,7 +45,7 @@ class Plan:
     suite: Suite
     info: BaseInfo
     entries: tuple[Entry, ...]
-    images: dict[str, tuple[ImageSpec, ...]]
+    images: dict[str, Images]
     erasures: tuple[EraseUnit, ...]
     train_seed: int = 0
     limited: int | None = None
@@ -132,24 +75,6 @@ def request_of(task: Task, concepts: dict[str, Concept], sampler: Sampler, seed:
         "sampler": sampler,
         "seed": seed,
     }
-
-
-def images_of(suite: Suite, task: Task, limit: int | None) -> Iterator[ImageSpec]:
-    """The images of a task in the order of their prompts, targets first."""
-    roles: tuple[tuple[Role, tuple[str, ...]], ...] = (("target", task.targets), ("retained", task.retained))
-    for role, names in roles:
-        if not names:
-            continue
-        rows = defaultdict(list)
-        for row in prompts_for(task.prompts.set, task.prompts.split, list(names)):
-            rows[row.concept].append(row)
-        for name in names:
-            for row in rows[name][:limit]:
-                sampler = suite.sampler if row.guidance is None else suite.sampler.model_copy(update={"guidance": row.guidance})
-                condition = Condition(row.text, row.negative or "")
-                for number in range(suite.images_per_prompt):
-                    seed = image_seed(suite.seed, row.prompt_id, number, task.prompts.split) if row.seed is None else row.seed + number
-                    yield ImageSpec(task.id, name, role, row.prompt_id, number, condition, seed, sampler)
 
 
 def make_plan(suite: Suite, info: BaseInfo, entries: list[Entry], *, limit: int | None = None, train_seed: int = 0, split: Split | None = None) -> Plan:
@@ -190,5 +115,5 @@ def make_plan(suite: Suite, info: BaseInfo, entries: list[Entry], *, limit: int 
                 }
             )
             units.append(EraseUnit(entry, task, key))
-    images = {t.id: tuple(images_of(suite, t, limit)) for t in suite.tasks}
+    images = {t.id: Images(suite, t, limit) for t in suite.tasks}
     return Plan(suite, info, tuple(entries), images, tuple(units), train_seed, limit, split == "development")

@@ -22,7 +22,7 @@ from conceptbench.engine.figures import bars, curves, extremes, matrix, scatter,
 from conceptbench.engine.figures.galleries import Keys, galleries
 from conceptbench.engine.figures.numbers import show_number, show_signed
 from conceptbench.engine.figures.tiles import picture
-from conceptbench.engine.plan import BASE, images_of
+from conceptbench.engine.images import BASE, Images
 from conceptbench.engine.records import Record, read_records
 from conceptbench.engine.store import Store
 from conceptbench.models.info import BaseInfo
@@ -151,7 +151,7 @@ def _task(run: _Run, task: Task, keys: Keys, store: Store) -> dict[str, Any]:
     of_images = [r for r in rows if r["role"] != "model"]
     hashes = {(run.names.get(_pair(e["spec"]), ""), e["task"]): e["weights_sha256"] for e in run.canonical["erasures"]}
     models = [(BASE, BASE), *((who, hashes[who, task.id]) for who in run.order if (who, task.id) in hashes)]
-    specs = list(images_of(run.suite, task, run.canonical["limited"]))
+    specs = list(Images(run.suite, task, run.canonical["limited"]))
     return {
         "id": task.id,
         "targets": task.targets,

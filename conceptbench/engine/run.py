@@ -12,8 +12,9 @@ from conceptbench.core.metric import Edited
 from conceptbench.core.results import ResultRow
 from conceptbench.engine.erasing import erase, stored_erasure
 from conceptbench.engine.generate import Generation
+from conceptbench.engine.images import BASE, ImageSpec
 from conceptbench.engine.judging import Hearing
-from conceptbench.engine.plan import BASE, EraseUnit, ImageSpec, Plan
+from conceptbench.engine.plan import EraseUnit, Plan
 from conceptbench.engine.progress import Work
 from conceptbench.engine.provenance import environment, hardware
 from conceptbench.engine.records import Record
@@ -82,7 +83,7 @@ class Runner:
             return self.outcome
         units = {(u.entry.spec, u.task.id): u for u in self.plan.erasures}
         for task in self.plan.suite.tasks:
-            scores = TaskScores(self.plan.suite, task, self.plan.images[task.id], self.measures, self.common())
+            scores = TaskScores(self.plan.suite, task, list(self.plan.images[task.id]), self.measures, self.common())
             self.score(scores, base, f"{BASE} [{task.id}]", is_base=True)
             for entry in self.plan.entries:
                 unit = units[entry.spec, task.id]
@@ -106,7 +107,7 @@ class Runner:
 
     def _erased(self, unit: EraseUnit) -> Model | None:
         """The unit's erasure with its images drawn and judged; None if it failed, or is not there and nothing is to be made."""
-        spec, specs, work = unit.entry.spec, self.plan.images[unit.task.id], self.outcome.work
+        spec, specs, work = unit.entry.spec, list(self.plan.images[unit.task.id]), self.outcome.work
         try:
             with work.timed("erase"):
                 erasure = self._erasure(unit)

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from conceptbench.core.errors import UserInputError
 from conceptbench.core.files import write_text
 from conceptbench.core.registry import ERASERS
-from conceptbench.engine.plan import BASE
+from conceptbench.engine.images import BASE
 
 
 def module_name(name: str) -> str:

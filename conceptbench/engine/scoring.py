@@ -14,7 +14,7 @@ from conceptbench.core.metric import Edited, ErasureMetric, JudgeCard, Metric, Q
 from conceptbench.core.registry import JUDGES, METRICS
 from conceptbench.core.results import Difference, Estimate, ResultRow
 from conceptbench.core.schemas import MetricSpec, Role, Suite, Task
-from conceptbench.engine.plan import ImageSpec
+from conceptbench.engine.images import ImageSpec
 from conceptbench.engine.records import Record
 
 ALL = "*"

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -74,14 +75,13 @@ class Store:
                 found.update(e.name[:-4] for e in os.scandir(folder) if e.name.endswith(".png"))
         return wanted & found
 
-    def count(self, digests: set[bytes]) -> int:
-        """How many of many keys (32 raw bytes each) have an image file."""
+    def digests(self) -> Iterator[bytes]:
+        """The keys of all image files, as 32 raw bytes each."""
         folder = self.root / "images"
-        found = 0
         for prefix in os.scandir(folder) if folder.is_dir() else ():
-            names = (e.name[:-4] for e in os.scandir(prefix) if e.name.endswith(".png")) if prefix.is_dir() else ()
-            found += sum(len(n) == 64 and bytes.fromhex(n) in digests for n in names if _is_hex(n))
-        return found
+            for entry in os.scandir(prefix) if prefix.is_dir() else ():
+                if re.fullmatch(r"[0-9a-f]{64}\.png", entry.name):
+                    yield bytes.fromhex(entry.name[:64])
 
     def write_image(self, key: str, pixels: NDArray[np.uint8]) -> None:
         """Writes an image (H, W, 3) uint8 as PNG with its key and the checksum of its pixels."""
@@ -166,7 +166,3 @@ def _shard(path: Path) -> dict[str, NDArray[Any]] | None:
     except (ValueError, OSError, zipfile.BadZipFile):
         return None  # named by its checksum, but nothing that we wrote
     return arrays if "keys" in arrays else None
-
-
-def _is_hex(text: str) -> bool:
-    return all(c in "0123456789abcdef" for c in text)

@@ -7,14 +7,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from conceptbench.core.files import key_of, locked, pretty_json, write_text
 from conceptbench.engine.erasing import TRAINING_THREADS
 from conceptbench.engine.lineup import Entry
 from conceptbench.engine.plan import Plan
-from conceptbench.engine.scoring import load_measures
 from conceptbench.engine.store import Store
 from conceptbench.models.base import Base
 from conceptbench.models.conditions import Condition
@@ -27,7 +25,9 @@ START_SECONDS = 12.0
 """Of every run: importing, loading the base and the judges, writing the report; measured on the mini tier."""
 ERASURE_SECONDS = 1.0
 """Of every erasure apart from network evaluations: encoding, checking the base, saving; measured on the mini tier."""
-JUDGED = 64  # images of a trial of the judges
+JUDGING = 0.12
+"""Judging and writing beside drawing, measured on the mini tier."""
+ENOUGH = 64  # images from which a run's rate is worth keeping
 LONG = 1.0  # seconds; a trial that took longer is not repeated
 
 
@@ -49,7 +49,7 @@ def record_rates(store: Store, plan: Plan, outcome: Outcome) -> None:
         if r.erase_seconds is not None and f"{r.eraser}:{r.preset}" in by_spec
     }
     work = outcome.work
-    if work.images >= JUDGED:
+    if work.images >= ENOUGH:
         new[image_rate_name(plan)] = sum(work.seconds.get(stage, 0.0) for stage in ("generate", "write", "judge")) / work.images
     if new:
         with locked(store.root / "locks" / "rates"):
@@ -95,25 +95,17 @@ class Trial:
         self._known: dict[str, float] = {}
 
     def image_seconds(self) -> float:
-        """Of drawing and judging one image."""
+        """Of drawing and judging one image; judges are not loaded for a plan, their share is what it is on the mini tier."""
         sampler = self.plan.suite.sampler
         rows = self.base.exact_rows or 32
-        condition, size = Condition("a picture"), sampler.size or self.plan.info.size
+        condition = Condition("a picture")
         images = rows // 2 if sampler.guidance != 1 else rows
         one_step = sampler.model_copy(update={"steps": 1})
         with self.base.drawing():
             step = timed(lambda: self.base.sample([condition] * images, list(range(images)), one_step, until=1), images)
         latents = self.base.initial_noise(range(16), sampler.size)
         decode = timed(lambda: self.base.decode(latents), 16)
-        return step * sampler.steps + decode + self._judging(size)
-
-    def _judging(self, size: int) -> float:
-        pictures = np.random.default_rng(0).integers(0, 255, (JUDGED, size, size, 3)).astype(np.uint8)
-        seconds = 0.0
-        for judge in load_measures(self.plan.suite).judges.values():
-            other = pictures[::-1].copy() if judge.card.role == "distance" else ["a picture"] * JUDGED
-            seconds += timed(lambda judge=judge, other=other: judge(pictures, other), JUDGED)  # type: ignore[misc]
-        return seconds
+        return (step * sampler.steps + decode) * (1 + JUDGING)
 
     def erase_seconds(self, load: Load) -> float:
         """Of one erasure that evaluates so many rows of the denoiser."""

@@ -21,7 +21,7 @@ from conceptbench.core.files import atomic_path, canonical_json
 from conceptbench.core.schemas import Concept, Suite
 from conceptbench.core.seeds import training_seed
 from conceptbench.engine.generate import generate_alone
-from conceptbench.engine.plan import BASE, ImageSpec
+from conceptbench.engine.images import BASE, ImageSpec
 from conceptbench.engine.session import Session
 from conceptbench.engine.store import Store
 from conceptbench.models.base import Base

@@ -1,17 +1,19 @@
 """ESD through the harness against its plain formulation, written out here: seconds, and what is erased and kept.
 
-The plain formulation follows Algorithm 1 of Gandikota et al. 2023 (arXiv:2303.07345) as their code carries it out: a second, frozen copy
-of the denoiser is the teacher; each step encodes its prompts anew, draws k, denoises fresh noise k steps with the *current* model
-under guidance, asks the teacher with the prompt and with the empty prompt, and takes one optimiser step on
-|| eps(x_t, c) - [eps*(x_t, empty) - eta (eps*(x_t, c) - eps*(x_t, empty))] ||^2. It knows nothing of the harness but the options' values.
+The plain formulation follows Algorithm 1 of Gandikota et al. 2023 (arXiv:2303.07345) as their code carries it out: a
+second, frozen copy of the denoiser is the teacher; each step encodes its prompts anew, draws k, denoises fresh noise k
+steps with the *current* model under guidance, asks the teacher with the prompt and with the empty prompt, and takes one
+optimiser step on || eps(x_t, c) - [eps*(x_t, empty) - eta (eps*(x_t, c) - eps*(x_t, empty))] ||^2. It knows nothing of the
+harness but the options' values.
 
-Ours is ``erase`` with the preset of the base's tier, into a fresh store: everything that ``conceptbench erase`` does after loading,
-its trajectories, checks, checkpoints and saving among it. Both train the same parameters with the same optimiser, rate, training texts, steps, batch and
-trajectory length, in the number of threads that the harness trains in, from weights that are loaded before the clock starts.
+Ours is ``erase`` with the preset ``esd-x:mini``, into a fresh store: everything that ``conceptbench erase`` does after
+loading, its trajectories, checks, checkpoints and saving among it. Both train the same parameters with the same optimiser,
+rate, training texts, steps, batch and trajectory length, in the number of threads that the harness trains in, from weights
+that are loaded before the clock starts.
 
-Quality: both erasures draw the task's held-out images (same prompts, same noise), the suite's judge looks at them, and ESR-1 and
-PSR-1 are compared image by image: the 95 % interval of the paired difference, clustered by prompt, must contain 0 or be
-better. Each round trains with another seed, and the images of all rounds count.
+Quality: both erasures draw the task's held-out images (same prompts, same noise), the suite's judge looks at them, and
+ESR-1 and PSR-1 are compared image by image: the 95 % interval of the paired difference, clustered by prompt, must contain 0
+or be better. Each round trains with another seed, and the images of all rounds count.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.measuring import Row, Settings, alternate, middle, planned, seconds_of, threads_set
+from conceptbench.core.errors import UserInputError
 from conceptbench.core.manifests import task_concepts
 from conceptbench.core.metric import Scored
 from conceptbench.core.seeds import training_seed
@@ -61,6 +64,8 @@ class Judged:
 def run(settings: Settings) -> list[Row]:
     """The ratio of seconds, and the paired differences of ESR-1 and PSR-1."""
     base, plan = planned(settings, (SPEC,), tasks=(settings.task,), limit=settings.limit)
+    if len({s.prompt_id for s in plan.images[settings.task] if s.role == "target"}) < 2:
+        raise UserInputError("an interval of ESR needs two prompts of the target at least", "leave --limit out, or give 2 or more")
     headline = (plan.suite.headline.erased, plan.suite.headline.kept)
     ours, plain = ({m: Judged() for m in headline} for _ in range(2))
     with tempfile.TemporaryDirectory() as name:
@@ -199,13 +204,13 @@ def judge(base: Base, plan: Plan, erasure: Erasure, folder: Path, threads: int, 
 
 def speed(times: Sequence[tuple[float, float]], config: ESDConfig) -> Row:
     """The ratio of seconds."""
-    ratio, spread = middle([plain / ours for ours, plain in times])
-    sides = [f"{middle([t[side] for t in times])[0]:.1f} s" for side in (0, 1)]
+    ratio, spread = middle([b / a for a, b in times])
+    ours, plain = (f"{middle([t[side] for t in times])[0]:.1f} s" for side in (0, 1))
     how = (
         f"{SPEC}, {config.steps} steps of {config.batch}, {config.denoising_steps} DDIM steps, {TRAINING_THREADS} thread(s) on both sides; "
         f"x_t from {config.bank} trajectories of the frozen base against partial denoising at each step"
     )
-    return Row("esd training", *sides, ratio, "x", ("at least", REQUIRED), spread, how)
+    return Row("esd training", ours, plain, ratio, "x", ("at least", REQUIRED), spread, how)
 
 
 def quality(metric: str, ours: Judged, plain: Judged, task: str) -> Row:
@@ -213,8 +218,7 @@ def quality(metric: str, ours: Judged, plain: Judged, task: str) -> Row:
     if ours.prompts != plain.prompts:
         raise RuntimeError("the two sides have not the same images")
     delta, interval = paired_difference(ours.values, plain.values, ours.prompts, rate=True)
-    if interval is None:
-        raise RuntimeError("an interval needs two prompts at least")
+    assert interval is not None  # two prompts at least
     how = (
         f"task {task}, {len(set(ours.prompts))} held-out prompts, {len(ours.values)} images a side; highest difference that the 95 % interval "
         f"({interval.kind}) allows, at least 0 wanted: difference {100 * delta:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}] points"

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measuring import ForwardClock, Row, Settings, median_seconds, middle, planned, spaced, threads_set
-from conceptbench.engine.plan import ImageSpec
+from conceptbench.engine.images import ImageSpec
 from conceptbench.models.base import Base
 from conceptbench.models.sampling import denoise
 

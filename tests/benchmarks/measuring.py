@@ -19,8 +19,9 @@ import torch
 from torch import nn
 
 from conceptbench.core.manifests import load_suite
+from conceptbench.engine.images import ImageSpec
 from conceptbench.engine.lineup import Entry, resolve
-from conceptbench.engine.plan import ImageSpec, Plan, make_plan
+from conceptbench.engine.plan import Plan, make_plan
 from conceptbench.models.base import Base
 from conceptbench.models.families import load_base
 

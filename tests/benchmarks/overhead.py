@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,7 +124,7 @@ def rows_counted(base: Base, clock: ForwardClock) -> list[int]:
 
 
 @contextmanager
-def networks_timed(base: Base, judges: dict[str, Any]) -> Iterator[ForwardClock]:
+def networks_timed(base: Base, judges: Mapping[str, Any]) -> Iterator[ForwardClock]:
     """Inside, everything that counts as a network is timed."""
     clock = ForwardClock()
     kinds = {"unet": "denoiser", "vae": "autoencoder"}
@@ -133,7 +133,7 @@ def networks_timed(base: Base, judges: dict[str, Any]) -> Iterator[ForwardClock]
     def timed_backward(self: Tensor, *args: Any, **kwargs: Any) -> None:
         clock.enter()
         try:
-            backward(self, *args, **kwargs)
+            backward(self, *args, **kwargs)  # type: ignore[no-untyped-call]
         finally:
             clock.leave("backward")
 
@@ -169,23 +169,18 @@ def rows(measured: list[Measured], plan: Plan) -> list[Row]:
     line_up = " and ".join(e.spec for e in plan.entries)
     how = f"{plan.suite.name} --limit {plan.limited}, {line_up}: {m.erasures} erasures, {m.images} images; fresh store; {len(measured)} runs"
     inside = [sum(part[i] for part in m.stages.values()) for i in (0, 1)]
-    m.network["denoiser"]
+    padding = m.padding * m.network["denoiser"]
+    share_of = "share of the whole run"
     stages = {**m.stages, "between the stages": (m.wall - inside[0], m.wall - m.other - inside[1])}
     return [
         Row("overhead: not a network", f"{m.other:.1f} s", f"{m.wall:.1f} s", share, "%", ("at most", REQUIRED), spread, how),
+        Row("overhead: padding", f"{padding:.1f} s", f"{m.wall:.1f} s", padding / m.wall, "%", how=f"{m.padding:.0%} of the denoiser's rows; {share_of}"),
         *(
-            Row(
-                f"overhead: {stage}",
-                f"{wall - network:.2f} s",
-                f"{wall:.2f} s",
-                (wall - network) / m.wall,
-                "%",
-                how="other of the stage; share of the whole run",
-            )
+            Row(f"overhead: {stage}", f"{wall - network:.2f} s", f"{wall:.2f} s", (wall - network) / m.wall, "%", how=f"other of the stage; {share_of}")
             for stage, (wall, network) in stages.items()
         ),
         *(
-            Row(f"network: {kind}", f"{seconds:.2f} s", f"{m.wall:.1f} s", seconds / m.wall, "%", how="share of the whole run")
+            Row(f"network: {kind}", f"{seconds:.2f} s", f"{m.wall:.1f} s", seconds / m.wall, "%", how=share_of)
             for kind, seconds in sorted(m.network.items(), key=lambda item: -item[1])
         ),
     ]

@@ -1,9 +1,10 @@
 """Planning a million images: wall time and memory of the whole process.
 
-The suite is written here: 100,000 prompts of one concept list, ten images each, every image another one. A new Python process then
-does what ``conceptbench plan`` does against an empty store: it imports the harness, reads and checks the suite, loads the base, makes the plan, counts it against
-the store and predicts its time. The wall time is the process's, from its start to its end. Memory is the largest resident set of that process
-(``VmHWM``; on other systems than Linux ``ru_maxrss``, which on Linux may hold the parent's). The parts are measured inside the process.
+The suite is written here: 100,000 prompts of one concept list, ten images each, every image another one. A new Python
+process then does what ``conceptbench plan`` does against an empty store: it imports the harness, reads and checks the
+suite, loads the base, makes the plan, counts it against the store and predicts its time. The wall time is the process's,
+from its start to its end. Memory is the largest resident set of that process (``VmHWM``; on other systems than Linux
+``ru_maxrss``, which on Linux may hold the parent's). The parts are measured inside the process.
 """
 
 from __future__ import annotations

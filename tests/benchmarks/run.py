@@ -1,8 +1,9 @@
-"""``python tests/benchmarks/run.py [NAME...]``: one table of ratios, ours against a baseline, measured side by side in this run.
+"""``python tests/benchmarks/run.py [NAME...]``: one table of ratios, ours against a baseline, measured side by side in this
+run.
 
-Benchmarks: ``sampling``, ``matmul``, ``overhead``, ``esd``, ``plan``; all of them without a name. Each file's docstring says what is
-compared and how, and :mod:`benchmarks.measuring` how a ratio is measured. The machine should have nothing else to do. The exit code is 1 if a requirement is missed
-or a benchmark failed; the table is printed all the same.
+Benchmarks: ``sampling``, ``matmul``, ``overhead``, ``esd``, ``plan``; all of them without a name. Each file's docstring
+says what is compared and how, and :mod:`benchmarks.measuring` how a ratio is measured. The machine should have nothing else
+to do. The exit code is 1 if a requirement is missed or a benchmark failed; the table is printed all the same.
 """
 
 from __future__ import annotations

@@ -219,7 +219,7 @@ def test_collecting_makes_nothing_and_marks_what_is_missing(suite, folders, tmp_
 
 def test_in_a_key_the_precision_counts(sd1):
     from conceptbench.core.schemas import Sampler
-    from conceptbench.engine.plan import ImageSpec
+    from conceptbench.engine.images import ImageSpec
     from conceptbench.models.conditions import Condition
 
     spec = ImageSpec("t", "c", "target", "p", 0, Condition("ab"), 2, Sampler(steps=2))

@@ -86,14 +86,18 @@ def kill_in(stage, start, folder, seconds, rng):
     journal = folder / "out" / "journal.jsonl"
     process = start(folder / "store", folder / "out")
     skip = rng.randrange(3) if stage in ("generate", "score") else 0
+    size = 0
     while process.is_alive():
+        if not journal.exists() or journal.stat().st_size == size:
+            time.sleep(0.001)
+            continue
+        size = journal.stat().st_size
         begun = [e for e in read_journal(journal) if (e["pid"], e["event"], e["stage"]) == (process.pid, "begin", stage)]
         if len(begun) > skip or (begun and stage == "generate"):
             time.sleep(rng.random() * seconds)
             os.kill(process.pid, signal.SIGKILL)
             process.join()
             return open_stage(read_journal(journal), process.pid) == stage if process.exitcode == -signal.SIGKILL else None
-        time.sleep(0.001)
     process.join()
     return None
 

@@ -20,7 +20,7 @@ from conceptbench.core.files import sha256_bytes
 from conceptbench.core.manifests import load_concepts, load_prompts
 from conceptbench.core.results import Difference, Estimate
 from conceptbench.core.schemas import Suite
-from conceptbench.engine.plan import images_of
+from conceptbench.engine.images import Images
 from conceptbench.engine.provenance import write_results
 from conceptbench.engine.records import Record, write_records
 from conceptbench.engine.report import report_from_results, row_names
@@ -119,7 +119,7 @@ class World:
         load_concepts.cache_clear()
         load_prompts.cache_clear()
         self.pixels: dict[str, np.ndarray] = {}
-        self.records = [self._record(s, e, size) for t in self.suite.tasks for e in ("base", *erasers) for s in images_of(self.suite, t, None)]
+        self.records = [self._record(s, e, size) for t in self.suite.tasks for e in ("base", *erasers) for s in Images(self.suite, t)]
         self.rows = [r for t in self.suite.tasks for e in ("base", *erasers) for r in self._rows(t.id, e)]
         self.document = self._document()
 

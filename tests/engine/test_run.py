@@ -12,7 +12,7 @@ from world import PROMPTS, ColourJudge, write_suite
 
 from conceptbench.core.errors import BaseChangedError, StoreError, UserInputError
 from conceptbench.core.registry import ERASERS
-from conceptbench.engine.plan import BASE
+from conceptbench.engine.images import BASE
 from conceptbench.engine.preview import preview
 from conceptbench.engine.provenance import canonical, write_results
 from conceptbench.engine.report import report_from_results

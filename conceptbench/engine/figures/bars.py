@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from conceptbench.engine.figures.numbers import show_number
 from conceptbench.engine.figures.svg import BASE_COLOUR, INK, SOFT, drawing, group, line, shortened, text, ticks
-from conceptbench.engine.plan import BASE
+from conceptbench.engine.images import BASE
 
 LEFT, PLOT, RIGHT, TOP, BOTTOM = 118, 400, 46, 8, 40
 BAR, GAP = 11, 12  # pixels: a bar's height, and the space between two concepts

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from conceptbench.engine.plan import BASE
+from conceptbench.engine.images import BASE
 from conceptbench.engine.records import Record
 
 ENDS = 3  # images shown at either end of a score

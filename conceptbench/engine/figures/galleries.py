@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from conceptbench.core.schemas import Concept
 from conceptbench.engine.figures.tiles import Picture, picture
-from conceptbench.engine.plan import ImageSpec
+from conceptbench.engine.images import ImageSpec
 from conceptbench.engine.records import Record
 from conceptbench.engine.store import Store
 from conceptbench.models.info import BaseInfo

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from conceptbench.core.schemas import Suite, Task
-from conceptbench.engine.plan import BASE
+from conceptbench.engine.images import BASE
 
 LIGHT, DARK = (250, 251, 252), (0, 84, 98)
 WHITE_FROM = 0.75  # above, white ink has a contrast of at least 4.5; up to there black has

@@ -1,0 +1,139 @@
+"""One image of a plan, its key, and the images of a task: made on demand, because a plan may have millions."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from json.encoder import encode_basestring
+from typing import Any, overload
+
+from conceptbench.core.files import canonical_json
+from conceptbench.core.manifests import prompts_for
+from conceptbench.core.schemas import PromptRow, Role, Sampler, Suite, Task
+from conceptbench.core.seeds import image_seeds
+from conceptbench.models.conditions import Condition
+from conceptbench.models.info import BaseInfo
+
+BASE = "base"
+
+
+@functools.cache
+def library_versions() -> dict[str, str]:
+    """major.minor of the libraries that shape images."""
+    return {name: ".".join(version(name).split(".")[:2]) for name in ("torch", "diffusers")}
+
+
+@functools.lru_cache(maxsize=64)
+def _json_of(sampler: Sampler) -> str:
+    return canonical_json(sampler)
+
+
+@functools.lru_cache(maxsize=256)
+def _key_start(components: str, model: str) -> Any:
+    """The hash's state after what all images of a model share."""
+    return hashlib.sha256(f'{{"base":{components},"model":{encode_basestring(model)},'.encode())
+
+
+@functools.cache
+def _key_end() -> str:
+    return f'"versions":{canonical_json(library_versions())},"what":"image"}}'
+
+
+def _around_seed(condition: Condition, sampler: Sampler, info: BaseInfo, model: str) -> tuple[Any, bytes]:
+    """A key's hash before the seed, and the text after it: the same for all images of a prompt.
+
+    A key is the sha256 of the canonical JSON of base, model, negative prompt, sampler, seed, text, library versions (and the
+    precision where it is not plain float32), put together by hand because a plan has millions of them.
+    """
+    digest = _key_start(info.components_json, model).copy()
+    precision = "" if info.precision == "fp32" else f'"precision":"{info.precision}",'
+    digest.update(f'"negative":{encode_basestring(condition.negative)},{precision}"sampler":{_json_of(sampler)},"seed":'.encode())
+    return digest, f',"text":{encode_basestring(condition.text)},{_key_end()}'.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSpec:
+    """One image of a task, for any model: what it shows, for whom it counts and its noise."""
+
+    task: str
+    concept: str
+    role: Role
+    prompt_id: str
+    number: int
+    condition: Condition
+    seed: int
+    sampler: Sampler
+
+    def key(self, info: BaseInfo, model: str) -> str:
+        """The content key of this image under a model: the hash of an erasure's weights, or ``base``."""
+        digest, end = _around_seed(self.condition, self.sampler, info, model)
+        digest.update(b"%d" % self.seed + end)
+        return str(digest.hexdigest())
+
+
+class Images(Sequence[ImageSpec]):
+    """The images of a task in the order of their prompts, targets first. Holds the prompts and makes the rest on demand.
+
+    Args:
+        suite: sampler, seed and images a prompt.
+        task: targets, retained concepts and prompt set.
+        limit: prompts a concept; None for all.
+    """
+
+    def __init__(self, suite: Suite, task: Task, limit: int | None = None) -> None:
+        self._suite, self._task = suite, task
+        self._rows: list[tuple[Role, PromptRow]] = []
+        roles: tuple[tuple[Role, tuple[str, ...]], ...] = (("target", task.targets), ("retained", task.retained))
+        for role, names in roles:
+            rows = defaultdict(list)
+            for row in prompts_for(task.prompts.set, task.prompts.split, list(names)) if names else ():
+                rows[row.concept].append(row)
+            self._rows += [(role, row) for name in names for row in rows[name][:limit]]
+
+    def __len__(self) -> int:
+        return len(self._rows) * self._suite.images_per_prompt
+
+    @overload
+    def __getitem__(self, index: int) -> ImageSpec: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[ImageSpec]: ...
+    def __getitem__(self, index: int | slice) -> ImageSpec | list[ImageSpec]:
+        """One image, or several."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        row, number = divmod(range(len(self))[index], self._suite.images_per_prompt)
+        return next(self._of(*self._rows[row], range(number, number + 1)))
+
+    def __iter__(self) -> Iterator[ImageSpec]:
+        for role, row in self._rows:
+            yield from self._of(role, row, range(self._suite.images_per_prompt))
+
+    def _of(self, role: Role, row: PromptRow, numbers: range) -> Iterator[ImageSpec]:
+        condition, sampler = self._condition(row), self._sampler(row)
+        for number, seed in zip(numbers, self._seeds(row, numbers), strict=True):
+            yield ImageSpec(self._task.id, row.concept, role, row.prompt_id, number, condition, seed, sampler)
+
+    def _condition(self, row: PromptRow) -> Condition:
+        return Condition(row.text, row.negative or "")
+
+    def _sampler(self, row: PromptRow) -> Sampler:
+        return self._suite.sampler if row.guidance is None else self._suite.sampler.model_copy(update={"guidance": row.guidance})
+
+    def _seeds(self, row: PromptRow, numbers: range) -> list[int]:
+        if row.seed is not None:
+            return [row.seed + n for n in numbers]
+        return image_seeds(self._suite.seed, row.prompt_id, numbers, self._task.prompts.split)
+
+    def digests(self, info: BaseInfo, model: str) -> Iterator[bytes]:
+        """The keys of all images under a model as 32 raw bytes each, without making the images."""
+        numbers = range(self._suite.images_per_prompt)
+        for _, row in self._rows:
+            start, end = _around_seed(self._condition(row), self._sampler(row), info, model)
+            for seed in self._seeds(row, numbers):
+                digest = start.copy()
+                digest.update(b"%d" % seed + end)
+                yield digest.digest()
