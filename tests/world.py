@@ -43,7 +43,17 @@ class LengthJudge:
         return {"cosine": images.reshape(len(images), -1).mean(1) / 255 - 0.1 * np.array([len(t) for t in texts])}
 
 
-for name, judge in (("colour", ColourJudge), ("length", LengthJudge)):
+class DistanceJudge:
+    """The mean distance of two images' pixels."""
+
+    def __init__(self) -> None:
+        self.card = JudgeCard("distance", "distance", "e" * 64, "here", "none", "none", {})
+
+    def __call__(self, images, partners):
+        return {"distance": np.abs(images.astype(int) - partners).reshape(len(images), -1).mean(1) / 255}
+
+
+for name, judge in (("colour", ColourJudge), ("length", LengthJudge), ("distance", DistanceJudge)):
     JUDGES.add(name, judge)
 
 
@@ -77,6 +87,10 @@ def write_suite(folder: Path, prompts: dict[str, list[str]] | None = None, **cha
             {"metric": "psr", "judge": "colour"},
             {"metric": "nothing", "judge": "colour"},
             {"metric": "clip_score", "judge": "length"},
+            {"metric": "lpips", "judge": "distance"},
+            {"metric": "weight_change"},
+            {"metric": "cost", "options": {"of": "seconds"}},
+            {"metric": "cost", "options": {"of": "network_evaluations"}},
         ],
         "erasers": ["negative-prompt", "uce"],
         "headline": {"erased": "esr-1", "kept": "psr-1"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +27,8 @@ def erase(
     Example: conceptbench erase mini --eraser uce --task object --output erasures
     """
     from conceptbench.cli.run import reporter
+    from conceptbench.core.errors import EXIT_FAILED_UNITS, UnitFailedError
+    from conceptbench.core.files import safe_name
     from conceptbench.engine.erasing import erase as make
     from conceptbench.engine.session import Journal, Session, Stop
     from conceptbench.engine.store import Store
@@ -36,9 +37,17 @@ def erase(
     where = Store(options.store_root(store))
     with Stop().on_signals() as stop:
         session = Session(reporter=reporter(), journal=Journal(output / "journal.jsonl"), stop=stop)
+        failed = 0
         for unit in plan.erasures:
-            erasure, made = make(loaded, unit, plan.suite, where, train_seed=seed, session=session)
-            path = output / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', f'{unit.entry.label}-{unit.entry.preset}-{unit.task.id}')}.safetensors"
+            try:
+                erasure, made = make(loaded, unit, plan.suite, where, train_seed=seed, session=session)
+            except UnitFailedError as error:
+                print(f"failed: {error.message}", file=sys.stderr)
+                failed += 1
+                continue
+            path = output / f"{safe_name(f'{unit.entry.label}-{unit.entry.preset}-{unit.task.id}')}.safetensors"
             erasure.save(path)
             print(path)
             print(f"{unit.name}: {'made' if made else 'from the store'}, weights {erasure.weights_hash()[:16]}", file=sys.stderr)
+    if failed:
+        raise typer.Exit(EXIT_FAILED_UNITS)

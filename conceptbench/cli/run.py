@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -71,6 +72,7 @@ def carry_out(
     base: Base, plan: Plan, folder: Path, store: Path, *, batch: int = 32, shard: Shard | None = None, collect: bool = False, save_every: float = 20.0
 ) -> None:
     """Runs a plan and shows what came out of it; with ``collect`` it makes nothing and scores what the store has."""
+    from conceptbench.core.errors import WriteError
     from conceptbench.engine.run import Runner
     from conceptbench.engine.session import Journal, Session, Shard, Stop
     from conceptbench.engine.store import Store
@@ -83,7 +85,8 @@ def carry_out(
         session = Session(reporter=reporter(), journal=journal, stop=stop, shard=shard or Shard(), batch=batch, checkpoint_seconds=save_every)
         runner = Runner(base, plan, where, session=session, collect=collect)
         outcome = runner.run()
-    record_rates(where, plan, outcome)
+    with contextlib.suppress(WriteError):  # of use for the next plan only
+        record_rates(where, plan, outcome, base.device)
     finish(runner, folder)
 
 

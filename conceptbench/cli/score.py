@@ -30,6 +30,8 @@ def score(
     checkpoint: options.Checkpoints = None,
     combine: options.Combinations = None,
     task: options.Tasks = None,
+    precision: options.Precision = "fp32",
+    compiled: options.Compile = False,
 ) -> None:
     """Score without making anything: a run that is still under way (rows are marked partial), or a folder of images.
 
@@ -48,7 +50,19 @@ def score(
     if images is not None and not images.is_dir():
         raise UserInputError(f"no such folder: {images}", "give a folder of images")
     loaded, plan = options.planned(
-        suite, eraser, base, limit, seed, device, plugin, development=development, checkpoints=checkpoint, combinations=combine, tasks=task
+        suite,
+        eraser,
+        base,
+        limit,
+        seed,
+        device,
+        plugin,
+        development=development,
+        checkpoints=checkpoint,
+        combinations=combine,
+        tasks=task,
+        precision=precision,
+        compiled=compiled,
     )
     folder, root = output or Path("runs") / f"{plan.suite.name}-scored", options.store_root(store)
     if images is None:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -109,9 +110,11 @@ def append_line(path: Path, text: str) -> None:
     """Adds one line to a log in a single write, so that lines of several processes never mix; a torn last line is the reader's to drop."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(handle, (text + "\n").encode())
+            size = os.fstat(handle).st_size
+            torn = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
+            os.write(handle, (("\n" if torn else "") + text + "\n").encode())
         finally:
             os.close(handle)
     except OSError as error:
@@ -131,7 +134,7 @@ def locked(path: Path, while_waiting: Callable[[], None] = lambda: None) -> Iter
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)  # another user of the store must be able to lock it, too
     except OSError as error:
         raise write_error(path, error) from error
     try:
@@ -148,6 +151,12 @@ def locked(path: Path, while_waiting: Callable[[], None] = lambda: None) -> Iter
         yield
     finally:
         os.close(handle)
+
+
+def safe_name(text: str) -> str:
+    """A text as a part of a file name: letters, digits, dots and dashes; where that loses something, with a hash of the text."""
+    clean = re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip(".")[:80]
+    return clean if clean == text else f"{clean}-{sha256_bytes(text.encode())[:8]}"
 
 
 def write_text(path: Path, text: str) -> None:

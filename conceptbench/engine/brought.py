@@ -13,7 +13,7 @@ from conceptbench.core.registry import source_hash
 from conceptbench.engine.lineup import CHECKPOINT, Entry
 from conceptbench.models.base import Base
 from conceptbench.models.checkpoints import load_checkpoint, missing_checkpoint
-from conceptbench.models.combine import as_additive, combine
+from conceptbench.models.combine import as_additive, combine, parse
 from conceptbench.models.eraser import Context, Eraser, EraserConfig, EraseRequest
 from conceptbench.models.erasure import Erasure
 
@@ -42,7 +42,11 @@ class Brought(Eraser[BroughtConfig]):
 
     def erase(self, base: Base, request: EraseRequest, config: BroughtConfig, ctx: Context) -> Erasure:  # noqa: ARG002 - a file knows no request
         """The checkpoint as an erasure of this base."""
-        loaded = {name: load_checkpoint(path, base) for name, path in self.paths.items()}
+        loaded = {}
+        for name, path in self.paths.items():
+            loaded[name] = load_checkpoint(path, base)
+            if content_hash(path) != config.sha256[name]:
+                raise UserInputError(f"the checkpoint {path} changed after the run began", "wait until it is written, and run again")
         if not config.expression:
             return next(iter(loaded.values()))
         return combine(config.expression, {n: as_additive(e, base) for n, e in loaded.items()})
@@ -97,5 +101,10 @@ def checkpoint_entries(checkpoints: Sequence[str], combinations: Sequence[str]) 
     for expression in combinations:
         if not paths:
             raise unknown_name("checkpoint in the combination", expression, [])
+        parse(expression, paths)
         entries.append(_entry(expression.replace(" ", ""), paths, expression))
+    labels = [e.label for e in entries]
+    twice = sorted({n for n in labels if labels.count(n) > 1})
+    if twice:
+        raise UserInputError(f"two rows would be called {twice[0]!r}", "give the checkpoint another name: --checkpoint NAME=FILE")
     return entries

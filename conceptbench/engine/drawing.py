@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from conceptbench.core.errors import UserInputError, nearest
-from conceptbench.core.files import write_bytes, write_text
+from conceptbench.core.files import safe_name, write_bytes, write_text
 from conceptbench.core.results import safe_cell
 from conceptbench.core.schemas import PromptRow, Sampler
 from conceptbench.engine.generate import generate_alone
@@ -105,7 +104,7 @@ def draw_folder(
     writer.writerow(COLUMNS)
     for spec in specs:
         key = spec.key(base.info, model)
-        name = f"{re.sub(r'[^A-Za-z0-9._-]+', '-', spec.prompt_id)}_{spec.number}.png"
+        name = f"{safe_name(spec.prompt_id)}_{spec.number}.png"
         write_bytes(output / name, store.image_path(key).read_bytes())
         writer.writerow([safe_cell(v) for v in (name, spec.prompt_id, spec.concept, spec.condition.text, spec.number, spec.seed, key, model)])
     write_text(output / "manifest.csv", out.getvalue())

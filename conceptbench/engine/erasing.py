@@ -29,10 +29,10 @@ TRAINING_THREADS = 1
 """CPU threads while erasing: training sums in another order with another number, so it is fixed and recorded."""
 
 
-def _peak_memory_mb() -> float:
+def _peak_memory_mb(device: torch.device) -> float:
     """Largest memory so far: of the accelerator since the erasure began, else of the whole process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
 
 
@@ -68,7 +68,7 @@ def _make(base: Base, unit: EraseUnit, suite: Suite, store: Store, train_seed: i
     threads = torch.get_num_threads()
     session.reporter.begin(f"erase {unit.name}", getattr(unit.entry.config, "steps", 1))
     if base.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.reset_peak_memory_stats(base.device)
     try:
         if base.device.type == "cpu":
             base.sampling_threads = threads
@@ -93,7 +93,7 @@ def _make(base: Base, unit: EraseUnit, suite: Suite, store: Store, train_seed: i
         weights_sha256=erasure.weights_hash(),
         threads=TRAINING_THREADS,
         seconds=seconds if measured else None,
-        peak_memory_mb=_peak_memory_mb() if measured else None,
+        peak_memory_mb=_peak_memory_mb(base.device) if measured else None,
         network_evaluations=evaluations if measured else None,
         size_bytes=erasure.size_bytes(),
         reference_images=context.reference_keys,

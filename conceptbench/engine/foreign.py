@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from PIL import Image, UnidentifiedImageError
 
 from conceptbench.core.errors import UserInputError, nearest, unknown_name
 from conceptbench.core.files import sha256_bytes
-from conceptbench.engine.images import ImageSpec
+from conceptbench.core.results import plain_cell
+from conceptbench.engine.images import BASE, ImageSpec
 from conceptbench.engine.judging import Hearing
 from conceptbench.engine.plan import Plan
 from conceptbench.engine.run import Runner
@@ -65,27 +66,33 @@ def claims_of_manifest(folder: Path, manifest: Path) -> list[Claim]:
     """
     try:
         reader = csv.DictReader(io.StringIO(manifest.read_text(encoding="utf-8-sig")))
-    except OSError as error:
-        raise UserInputError(f"cannot read the manifest {manifest}: {error.strerror or error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserInputError(f"cannot read the manifest {manifest}: {error}", "it must be a CSV file in UTF-8") from error
     columns = list(reader.fieldnames or ())
     if "file" not in columns or not {"prompt_id", "prompt"} & set(columns):
         raise UserInputError(f"{manifest} needs a column `file` and a column `prompt_id` or `prompt`", f"it has: {', '.join(columns) or 'nothing'}")
     claims, missing = [], []
     for line, row in enumerate(reader, start=2):
-        path = folder / (row["file"] or "")
+        path = folder / plain_cell(row["file"] or "")
         number = (row.get("number") or "").strip()
-        if number and not number.isdigit():
+        if number and not number.isdecimal():
             raise UserInputError(f"{manifest}:{line}: number {number!r} is not a whole number", "number a prompt's images from 0")
         if not path.is_file():
             missing.append(f"{manifest.name}:{line}: {row['file']}")
-        claims.append(Claim(path, (row.get("prompt_id") or "").strip(), plain(row.get("prompt") or ""), int(number) if number else None))
+        prompt_id, prompt = (plain_cell(row.get(c) or "").strip() for c in ("prompt_id", "prompt"))
+        claims.append(Claim(path, prompt_id, plain(prompt), int(number) if number else None))
     if missing:
         raise UserInputError(f"{len(missing)} files of {manifest} are not in {folder}: " + "; ".join(missing[:SHOWN]), "paths are relative to the folder")
     return claims
 
 
-def matched(claims: Sequence[Claim], specs: Sequence[ImageSpec]) -> dict[int, Path]:
+def matched(claims: Sequence[Claim], specs: Sequence[ImageSpec], *, paired: bool = False) -> dict[int, Path]:
     """Which image of a task each file is: index of the image -> file. Images without a file are simply not there.
+
+    Args:
+        claims: the files.
+        specs: the task's images.
+        paired: whether each must be exactly the image of its number.
 
     Raises:
         UserInputError: files that fit no prompt (with the nearest), or more files for a prompt than the suite draws.
@@ -109,25 +116,41 @@ def matched(claims: Sequence[Claim], specs: Sequence[ImageSpec]) -> dict[int, Pa
             f"{len(strangers)} files fit no prompt of the task: " + "; ".join(strangers[:SHOWN]),
             "name files like the prompt (a_photo_of_a_church_0.png), or give --manifest with columns file and prompt_id",
         )
+    first = _first_number(wanted.values(), len(next(iter(by_prompt.values()), ())), paired=paired)
     found: dict[int, Path] = {}
     for name, own in wanted.items():
-        for index, claim in zip(_indices(name, own, by_prompt[name]), own, strict=True):
+        for claim in own:
+            index = _index(name, claim, by_prompt[name], first)
             if index in found:
                 raise UserInputError(f"{found[index].name} and {claim.path.name} are the same image of {name!r}", "number a prompt's images from 0")
             found[index] = claim.path
     return found
 
 
-def _indices(name: str, claims: Sequence[Claim], indices: Sequence[int]) -> list[int]:
-    """Places of a prompt's files: by their numbers if these are 0, 1, ... , else in the order of their names."""
-    if len(claims) > len(indices):
+def _first_number(groups: Iterable[Sequence[Claim]], images: int, *, paired: bool) -> int:
+    """Whether the files of a folder number a prompt's images from 0 or from 1: the same for all prompts.
+
+    Raises:
+        UserInputError: pairs are asked for, and the numbers fit both.
+    """
+    numbers = {c.number for own in groups for c in own if c.number is not None}
+    if 0 in numbers or images in numbers:
+        return 0 if 0 in numbers else 1
+    if paired and images > 1:
+        raise UserInputError(f"the files' numbers {sorted(numbers)} may count from 0 or from 1", "give a manifest with a column `number` that counts from 0")
+    return 0
+
+
+def _index(name: str, claim: Claim, indices: Sequence[int], first: int) -> int:
+    """A file's place among its prompt's images; with one image a prompt a number in the file's name says nothing."""
+    if len(indices) == 1:
+        return indices[0]
+    if claim.number is None or not first <= claim.number < first + len(indices):
         raise UserInputError(
-            f"{len(claims)} files for {name!r}, and the suite draws {len(indices)} images a prompt", "set images_per_prompt in a copy of the suite"
+            f"{claim.path.name}: number {claim.number} of {name!r}, and the suite draws {len(indices)} images a prompt",
+            f"number them {first} to {first + len(indices) - 1}, or set images_per_prompt in a copy of the suite",
         )
-    numbers = [c.number for c in claims]
-    if all(n is not None and n < len(indices) for n in numbers):
-        return [indices[n] for n in numbers if n is not None]
-    return list(indices[: len(claims)])
+    return indices[claim.number - first]
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
@@ -139,7 +162,7 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"), np.uint8)
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserInputError(f"cannot read the image {path}: {error}", "replace it, or take it out: a missing image is counted, not guessed") from error
 
 
@@ -157,13 +180,25 @@ def score_folder(runner: Runner, task_id: str, name: str, claims: Sequence[Claim
     if task_id not in plan.images:
         raise unknown_name(f"task of suite {plan.suite.name}", task_id, plan.images)
     specs = list(plan.images[task_id])
-    files = matched(claims, specs)
+    files = matched(claims, specs, paired=paired)
+    if paired:
+        _check_partners(runner, [specs[i] for i in files])
     keys = _look(runner, plan, specs, files, paired)
     task = next(t for t in plan.suite.tasks if t.id == task_id)
     scores = TaskScores(plan.suite, task, specs, runner.measures, runner.common())
     runner.score(scores, runner.base_model(), f"base [{task_id}]", is_base=True)
-    model = Model(name, PRESET, lambda s: keys[0].get(_place(s), ""), keys[1].said, {"train_seed": None})
+    model = Model(name, PRESET, lambda s: keys[0].get(_place(s), ""), keys[1].said, {"train_seed": None}, whole=False)
     runner.score(scores, model, f"{name} [{task_id}]", paired=paired)
+
+
+def _check_partners(runner: Runner, specs: Sequence[ImageSpec]) -> None:
+    """Pairs need the base's images: an error says how to make them."""
+    missing = sum(not runner.store.has_image(s.key(runner.plan.info, BASE)) for s in specs)
+    if missing:
+        suite = runner.plan.suite.name
+        raise UserInputError(
+            f"{missing} of the base's images are not in the store, and --paired compares with them", f"conceptbench run {suite} with the same --task draws them"
+        )
 
 
 def _place(spec: ImageSpec) -> tuple[str, str, int]:

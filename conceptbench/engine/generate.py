@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from conceptbench.core.errors import UnitFailedError
+from conceptbench.core.files import key_of
 from conceptbench.engine.images import ImageSpec
 from conceptbench.engine.judging import Hearing
+from conceptbench.engine.memory import in_halves
 from conceptbench.engine.progress import Work
 from conceptbench.engine.session import Session, Shard
 from conceptbench.engine.store import THREADS, Store
@@ -25,28 +26,6 @@ def cut(specs: Sequence[ImageSpec], batch: int) -> list[list[int]]:
     for i, spec in enumerate(specs):
         samplers.setdefault(spec.sampler.model_dump_json(), []).append(i)
     return [own[start : start + batch] for _, own in sorted(samplers.items()) for start in range(0, len(own), batch)]
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on an accelerator or on the CPU."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and ("not enough memory" in str(error) or "out of memory" in str(error).lower())
-    )
-
-
-def in_halves(make: Callable[[list[int]], None], indices: list[int], note: Callable[[str], None]) -> None:
-    """Does a batch; where memory runs out, its halves one after the other, down to single images."""
-    try:
-        make(indices)
-    except Exception as error:
-        if not is_out_of_memory(error) or len(indices) == 1:
-            raise
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        note(f"out of memory with {len(indices)} images at once: went on with halves; --batch {max(1, len(indices) // 2)} avoids the attempt")
-        middle = len(indices) // 2
-        for half in (indices[:middle], indices[middle:]):
-            in_halves(make, half, note)
 
 
 class Generation:
@@ -79,7 +58,9 @@ class Generation:
         self.work, self.what = work or Work(), what
         by_key = {s.key(base.info, model): s for s in specs}
         self.keys, self.specs = list(by_key), list(by_key.values())
-        self.batches = session.shard.of(cut(self.specs, session.batch))
+        self.made = 0
+        # each model's batches begin at another shard, so that small models do not all fall to the first
+        self.batches = session.shard.of(cut(self.specs, session.batch), offset=int(key_of(model)[:8], 16))
 
     def run(self) -> int:
         """Does the work of this shard. Returns how many images were made.
@@ -89,22 +70,22 @@ class Generation:
             StoppedError: the session was asked to stop; everything before is kept.
         """
         present = self._present()
-        with self.work.timed("judge"):
+        with self.work.timed("judge present"):
             self._show_present(present)
         missing = [[i for i in part if self.keys[i] not in present] for part in self.batches]
-        made = sum(map(len, missing))
-        if made:
+        wanted = sum(map(len, missing))
+        if wanted:
             # where an image has the same bytes in any batch, only what is missing is made; elsewhere a batch is done again whole
             exact = self.base.exact_rows is not None
             todo = [(lack if exact else part) for lack, part in zip(missing, self.batches, strict=True) if lack]
             self.session.reporter.begin(f"draw {self.what}", sum(map(len, todo)))
-            with self.session.journal.stage("generate", self.what, images=made), ThreadPoolExecutor(THREADS) as writers:
+            with self.session.journal.stage("generate", self.what, images=wanted), ThreadPoolExecutor(THREADS) as writers:
                 for part in todo:
                     self.session.stop.check()
                     in_halves(lambda indices: self._make(indices, present, writers), part, self.work.note)
                     self.session.reporter.advance(len(part))
             self.session.reporter.end()
-        return made
+        return self.made
 
     def _present(self) -> set[str]:
         """This shard's images that are there and sound; damaged ones are removed, counted and made again."""
@@ -156,6 +137,7 @@ class Generation:
         with self.work.timed("write"):
             for future in pending:
                 future.result()  # a write that fails is fatal
+        self.made += len(pending)
         self.session.journal.write("batch", "generate", self.what, keys=keys)
 
     def _draw(self, chosen: Sequence[ImageSpec]) -> NDArray[np.uint8]:

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from conceptbench.core.errors import ConceptBenchError, UnitFailedError
 from conceptbench.core.files import key_of
 from conceptbench.core.metric import JudgeCard, Outputs
 from conceptbench.engine.images import BASE, ImageSpec
+from conceptbench.engine.memory import is_out_of_memory
 from conceptbench.engine.store import Store
 from conceptbench.models.info import BaseInfo
 
@@ -27,18 +29,20 @@ class Hearing:
     """What the judges say of one model's images: from the store, or asked and stored.
 
     Args:
-        judges: by name; those of role ``distance`` compare with the base's images and are not asked about the base itself.
+        judges: by name.
         info: the base's identity.
         model: hash of the erasure, or ``base``.
         store: of images and answers.
+        pairs: whether to ask judges of role ``distance``, which compare with the base's images: not about the base itself, and not
+            in one shard of several, where the base's image may be another shard's to draw.
 
     Attributes:
         said: judge -> image key -> named arrays of that image.
         looked: judge -> how many images it looked at now.
     """
 
-    def __init__(self, judges: Mapping[str, Any], info: BaseInfo, model: str, store: Store) -> None:
-        self._judges = {n: j for n, j in judges.items() if j.card.role != "distance" or model != BASE}
+    def __init__(self, judges: Mapping[str, Any], info: BaseInfo, model: str, store: Store, *, pairs: bool = True) -> None:
+        self._judges = {n: j for n, j in judges.items() if j.card.role != "distance" or (pairs and model != BASE)}
         self._info, self._model, self._store = info, model, store
         self._who = {n: judge_key(j.card) for n, j in self._judges.items()}
         self.said: dict[str, Said] = {n: store.read_judged(who, model) for n, who in self._who.items()}
@@ -60,13 +64,21 @@ class Hearing:
             new = [i for i, k in enumerate(keys) if k not in self.said[name]]
             if not new:
                 continue
-            outputs = self._ask(judge, pixels[new], [specs[i] for i in new])
+            outputs = self._ask(name, judge, pixels[new], [specs[i] for i in new])
             chosen = [keys[i] for i in new]
             self._store.write_judged(self._who[name], self._model, chosen, outputs)
             self.said[name].update({k: {n: a[i] for n, a in outputs.items()} for i, k in enumerate(chosen)})
             self.looked[name] += len(new)
 
-    def _ask(self, judge: Any, pixels: NDArray[np.uint8], specs: Sequence[ImageSpec]) -> Outputs:
+    def _ask(self, name: str, judge: Any, pixels: NDArray[np.uint8], specs: Sequence[ImageSpec]) -> Outputs:
+        other: Any = [s.condition.text for s in specs]
         if judge.card.role == "distance":
-            return dict(judge(pixels, self._store.read_images([s.key(self._info, BASE) for s in specs])))
-        return dict(judge(pixels, [s.condition.text for s in specs]))
+            other = self._store.read_images([s.key(self._info, BASE) for s in specs])
+        try:
+            return dict(judge(pixels, other))
+        except (ConceptBenchError, OSError, MemoryError):
+            raise
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            raise UnitFailedError(f"the judge {name!r} failed on {len(pixels)} images of {pixels.shape[1]} x {pixels.shape[2]} px: {error!r}") from error

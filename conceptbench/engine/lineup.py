@@ -122,6 +122,5 @@ def resolve(spec: str, *, family: str | None, tier: str) -> Entry:
     if family is not None and family not in eraser.supports.families:
         raise UserInputError(f"{label} cannot erase from family {family!r}", f"it supports: {', '.join(eraser.supports.families)}")
     chosen = variant or next(iter(eraser.variants))
-    return Entry(
-        f"{name}-{chosen}" if chosen else name, preset, eraser, config, source_hash([c for c in eraser.__mro__ if c.__module__.startswith("conceptbench")])
-    )
+    own = [c for c in eraser.__mro__ if c.__module__ not in ("builtins", "abc", "typing")]
+    return Entry(f"{name}-{chosen}" if chosen else name, preset, eraser, config, source_hash(own))

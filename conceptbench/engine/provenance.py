@@ -35,8 +35,9 @@ def hardware(device: torch.device) -> str:
 
 
 def canonical(rows: Sequence[ResultRow]) -> list[dict[str, Any]]:
-    """The rows without what a rerun may change: fields and metrics of time, memory and machine."""
-    return [{k: v for k, v in row.model_dump(mode="json").items() if k not in TIMED_FIELDS} for row in rows if row.unit not in TIMED_UNITS]
+    """The rows without what a rerun may change: fields and metrics of time, memory and machine, and the text of a failure."""
+    kept = [row.model_copy(update={"reason": ""}) if row.status == "failed" else row for row in rows if row.unit not in TIMED_UNITS]
+    return [{k: v for k, v in row.model_dump(mode="json").items() if k not in TIMED_FIELDS} for row in kept]
 
 
 TIMED_UNITS = ("seconds", "MB")
@@ -72,8 +73,9 @@ def results_document(outcome: Outcome, judges: Mapping[str, Any], argv: Sequence
             "erasures": [{"spec": spec, "task": task, "weights_sha256": h} for (spec, task), h in outcome.erasures.items()],
             "limited": plan.limited,
             "development": plan.development,
-            "failures": outcome.failures,
+            "failures": [{k: f[k] for k in ("eraser", "task")} for f in outcome.failures],
         },
+        "failures": outcome.failures,
         "timed": [row for row in outcome.rows if row.unit in TIMED_UNITS],
         "curves": {f"{spec} [{task}]": curve for (spec, task), curve in outcome.curves.items()},
         "cost": _costs(outcome.rows),

@@ -95,7 +95,9 @@ def _read(folder: Path) -> _Run:
         document = json.loads(path.read_text(encoding="utf-8"))
         canonical = document["canonical"]
         suite = Suite.model_validate(canonical["suite"])
+        reasons = {(f["eraser"], f["task"]): f.get("reason", "") for f in document.get("failures", [])}
         all_rows = [*canonical["rows"], *document.get("timed", [])]
+        all_rows = [{**r, "reason": r["reason"] or reasons.get((f"{r['eraser']}:{r['preset']}", r["task"]), "")} for r in all_rows]
         names = row_names([(r["eraser"], r["preset"]) for r in all_rows])
         specs = [_pair(e["spec"]) for e in canonical["erasers"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

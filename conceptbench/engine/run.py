@@ -14,6 +14,7 @@ from conceptbench.engine.erasing import erase, stored_erasure
 from conceptbench.engine.generate import Generation
 from conceptbench.engine.images import BASE, ImageSpec
 from conceptbench.engine.judging import Hearing
+from conceptbench.engine.lineup import CHECKPOINT
 from conceptbench.engine.plan import EraseUnit, Plan
 from conceptbench.engine.progress import Work
 from conceptbench.engine.provenance import environment, hardware
@@ -76,6 +77,9 @@ class Runner:
 
         With a shard of several, only that part is made, and nothing is scored: the run without a shard does that.
         """
+        for unit in self.plan.erasures:  # a file that does not fit is found before hours of drawing
+            if unit.entry.preset == CHECKPOINT and not self.collect:
+                self._erasure(unit)
         base = self.base_model()
         if self.session.shard.count > 1:
             for unit in self.session.shard.rotated(self.plan.erasures):
@@ -149,7 +153,7 @@ class Runner:
     def _images(self, specs: Sequence[ImageSpec], model: str, what: str) -> Hearing:
         """Draws what is missing, and gives what the judges say of it."""
         work = self.outcome.work
-        hearing = Hearing(self.measures.judges, self.plan.info, model, self.store)
+        hearing = Hearing(self.measures.judges, self.plan.info, model, self.store, pairs=self.session.shard.count == 1)
         if not self.collect:
             work.images += Generation(self.base, specs, model, self.store, self.session, what=what, hearing=hearing, work=work).run()
             for name, looked in hearing.looked.items():

@@ -99,7 +99,8 @@ class Model:
         key_of: image -> its key under this model.
         heard: judge -> image key -> what it said; a judge that compares with the base is missing for the base itself.
         extra: further row fields (hashes, cost).
-        edited: the erasure's weights and cost, for metrics of erasures; None for the base.
+        edited: the erasure's weights and cost, for metrics of erasures; None if it is not made.
+        whole: whether it is an erasure, of which such metrics are asked; not for the base and for images without weights.
     """
 
     eraser: str
@@ -108,6 +109,7 @@ class Model:
     heard: Heard
     extra: Mapping[str, Any]
     edited: Edited | None = None
+    whole: bool = True
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ class TaskScores:
                 for concept in [ALL, *dict.fromkeys(s.concept for _, s in own)] if own else []:
                     group = [(j, s) for j, s in own if concept in (ALL, s.concept)]
                     rows.append(self._row(measure, model, concept, group, values[n], self._base[n], paired and not is_base))
-        if paired and not is_base:  # images made elsewhere come without weights
+        if model.whole and not is_base:
             rows += [self._whole(metric, model) for metric in self.measures.erasures]
         return rows, self._records(model, keys, values, paired=paired, is_base=is_base)
 
@@ -227,18 +229,19 @@ class TaskScores:
             kind="none: one erasure" if value is not None else "",
             planned=1,
             scored=int(value is not None),
-            failed=int(value is None),
+            failed=0,
             clusters=1,
             unit=metric.unit,
             better=metric.better(),
-            reason="" if value is not None else "not measured for this erasure",
+            reason="" if value is not None else "the erasure is not made" if model.edited is None else "not measured: the weights were made elsewhere",
         )
         return self._result(metric, model, "model", ALL, metric.better(), estimate, None, Difference(value=None))
 
     def _result(
         self, metric: Quantity, model: Model, role: Any, concept: str, better: str, estimate: Estimate, base: float | None, delta: Difference
     ) -> ResultRow:
-        status = "partial" if role != "model" and estimate.scored < estimate.planned else str(self.common["status"])
+        missing = estimate.scored < estimate.planned and (role != "model" or model.edited is None)
+        status = "partial" if missing else str(self.common["status"])
         return ResultRow(
             suite=self.suite.name,
             suite_version=self.suite.version,

@@ -80,9 +80,9 @@ class Shard:
             raise UserInputError(f"not a shard: {text!r}", "write i/n with 1 <= i <= n, e.g. --shard 1/4 ... --shard 4/4")
         return cls(index - 1, count)
 
-    def of(self, items: Sequence[T]) -> list[T]:
-        """Every ``count``-th item, from ``index`` on."""
-        return list(items[self.index :: self.count])
+    def of(self, items: Sequence[T], offset: int = 0) -> list[T]:
+        """Every ``count``-th item; shard number ``offset`` (modulo the count) has the first."""
+        return list(items[(self.index - offset) % self.count :: self.count])
 
     def rotated(self, items: Sequence[T]) -> list[T]:
         """All items, this shard's own first, so that shards that start together begin with different ones."""

@@ -125,7 +125,7 @@ class Store:
             with Image.open(path) as image:
                 text = dict(getattr(image, "text", {}))
                 pixels = np.asarray(image.convert("RGB"), np.uint8)
-        except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+        except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise StoreError(f"cannot read the image {path}: {error}", "delete it and run again: it is made anew") from error
         if text.get("conceptbench-key") != key or text.get("conceptbench-pixels") != sha256_bytes(pixels.tobytes()):
             raise StoreError(f"the image {path} is not what its key says", "delete it and run again: it is made anew")

@@ -13,6 +13,7 @@ from conceptbench.core.files import key_of, locked, pretty_json, write_text
 from conceptbench.engine.erasing import TRAINING_THREADS
 from conceptbench.engine.lineup import Entry
 from conceptbench.engine.plan import Plan
+from conceptbench.engine.provenance import hardware
 from conceptbench.engine.store import Store
 from conceptbench.models.base import Base
 from conceptbench.models.conditions import Condition
@@ -40,32 +41,32 @@ def read_rates(store: Store) -> dict[str, float]:
         return {}
 
 
-def record_rates(store: Store, plan: Plan, outcome: Outcome) -> None:
+def record_rates(store: Store, plan: Plan, outcome: Outcome, device: torch.device) -> None:
     """Keeps what a run measured; two runs that end at once do not lose each other's."""
     by_spec = {e.spec: e for e in plan.entries}
     new = {
-        erase_rate_name(plan, by_spec[f"{r.eraser}:{r.preset}"]): r.erase_seconds
+        erase_rate_name(plan, by_spec[f"{r.eraser}:{r.preset}"], device): r.erase_seconds
         for r in outcome.rows
         if r.erase_seconds is not None and f"{r.eraser}:{r.preset}" in by_spec
     }
     work = outcome.work
     if work.images >= ENOUGH:
-        new[image_rate_name(plan)] = sum(work.seconds.get(stage, 0.0) for stage in ("generate", "write", "judge")) / work.images
+        new[image_rate_name(plan, device)] = sum(work.seconds.get(stage, 0.0) for stage in ("generate", "write", "judge")) / work.images
     if new:
         with locked(store.root / "locks" / "rates"):
             write_text(store.root / "rates.json", pretty_json({**read_rates(store), **new}))
 
 
-def image_rate_name(plan: Plan) -> str:
-    """The name of the rate that a plan's images go by: base, sampler and judges."""
+def image_rate_name(plan: Plan, device: torch.device) -> str:
+    """The name of the rate that a plan's images go by: machine, base, sampler and judges."""
     sampler = plan.suite.sampler
     judges = sorted({m.judge for m in plan.suite.metrics if m.judge})
-    return f"image/{plan.info.id}/{plan.info.precision}/{sampler.scheduler}-{sampler.steps}-{sampler.guidance:g}/{'+'.join(judges)}"
+    return f"image/{hardware(device)}/{plan.info.id}/{plan.info.precision}/{sampler.scheduler}-{sampler.steps}-{sampler.guidance:g}/{'+'.join(judges)}"
 
 
-def erase_rate_name(plan: Plan, entry: Entry) -> str:
-    """The name of the rate of an eraser with its options."""
-    return f"erase/{plan.info.id}/{entry.spec}/{key_of(entry.config)[:12]}"
+def erase_rate_name(plan: Plan, entry: Entry, device: torch.device) -> str:
+    """The name of the rate of an eraser with its options on a machine."""
+    return f"erase/{hardware(device)}/{plan.info.id}/{entry.spec}/{key_of(entry.config)[:12]}"
 
 
 def timed(work: Callable[[], object], rows: int) -> float:
@@ -166,13 +167,13 @@ def predicted_seconds(plan: Plan, base: Base, rates: Mapping[str, float], *, ima
     """
     trial, seconds, measured = Trial(base, plan), START_SECONDS, True
     if images:
-        rate = rates.get(image_rate_name(plan))
+        rate = rates.get(image_rate_name(plan, base.device))
         measured = rate is not None
         seconds += images * (trial.image_seconds() if rate is None else rate)
     targets = max(len(t.targets) for t in plan.suite.tasks)
     for entry in plan.entries:
         wanted = erasures.get(entry.spec, 0)
-        rate = rates.get(erase_rate_name(plan, entry))
+        rate = rates.get(erase_rate_name(plan, entry, base.device))
         if wanted and rate is None:
             measured = False
             rate = trial.erase_seconds(entry.eraser.load(entry.config, targets))

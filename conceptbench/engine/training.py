@@ -6,7 +6,8 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from conceptbench.core.files import atomic_path, canonical_json
+from conceptbench.core.files import atomic_path, canonical_json, key_of
 from conceptbench.core.schemas import Concept, Suite
 from conceptbench.core.seeds import training_seed
 from conceptbench.engine.generate import generate_alone
@@ -31,25 +32,31 @@ from conceptbench.models.families import hash_tensors
 
 CURVE_POINTS = 200
 GENERATOR = "generator"
+SAVING = 10
+"""A checkpoint may take at most about one part in so many of the time."""
 
 
 def save_state(path: Path, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
     """Writes tensors and values as one safetensors file with a checksum, whole or not at all."""
     kept = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
-    header = canonical_json({**values, "sha256": hash_tensors(kept)})
     with atomic_path(path) as temporary:
-        save_file(kept, temporary, metadata={"state": header})
+        save_file(kept, temporary, metadata={"state": canonical_json(values), "sha256": _checksum(kept, values)})
 
 
 def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """What :func:`save_state` wrote; None if it is not there or damaged, and the work is done again."""
     try:
         with safe_open(path, "pt") as file:
-            values = json.loads((file.metadata() or {})["state"])
+            header = file.metadata() or {}
+            values, checksum = json.loads(header["state"]), header["sha256"]
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 - not a mapping
     except (OSError, KeyError, ValueError, SafetensorError):
         return None
-    return (tensors, values) if values.get("sha256") == hash_tensors(tensors) else None
+    return (tensors, values) if checksum == _checksum(tensors, values) else None
+
+
+def _checksum(tensors: dict[str, Tensor], values: dict[str, Any]) -> str:
+    return key_of({"tensors": hash_tensors(tensors), "values": values})
 
 
 class TrainingContext:
@@ -77,7 +84,8 @@ class TrainingContext:
         self._spent = {"seconds": 0.0, "evaluations": 0}
         self._free = 0  # network evaluations that are not the eraser's
         self._began, self._counted = time.monotonic(), base.evaluations
-        self._saved_at = time.monotonic()
+        self._saved_at, self._save_seconds = time.monotonic(), 0.0
+        self._phase = 0  # an eraser may train several times
 
     # -- what the eraser sees ----------------------------------------------------------------------------------------
     def images(self, concept: Concept, n: int) -> NDArray[np.uint8]:
@@ -119,12 +127,17 @@ class TrainingContext:
             return {n: t.to(self._base.device) for n, t in tensors.items()}
         self._session.stop.check()
         made = make()
-        save_state(path, {**made, GENERATOR: self.generator.get_state()}, self._paid())
+        with self._unpaid():
+            save_state(path, {**made, GENERATOR: self.generator.get_state()}, self._paid())
         return made
 
     def saved(self) -> SavedTraining | None:
-        """The last checkpoint, with the generator and the curve as they were; None to begin."""
-        found = load_state(self.folder / "step.safetensors")
+        """The last checkpoint of the next training, with the generator and the curve as they were; None to begin.
+
+        An eraser that trains several times calls this before each training, always in the same order.
+        """
+        self._phase += 1
+        found = load_state(self._step_path())
         if found is None:
             return None
         tensors, values = found
@@ -134,12 +147,26 @@ class TrainingContext:
 
     def checkpoint(self, step: int, tensors: Callable[[], dict[str, Tensor]]) -> None:
         """Saves the training if it is time to, or if the session was asked to stop; then stops."""
-        due = time.monotonic() - self._saved_at >= self._session.checkpoint_seconds
-        if due or self._session.stop.asked:
-            save_state(self.folder / "step.safetensors", {**tensors(), GENERATOR: self.generator.get_state()}, {**self._paid(), "step": step})
+        stop, every = self._session.stop.asked, self._session.checkpoint_seconds
+        pause = max(every, SAVING * self._save_seconds) if every else 0.0
+        if stop or time.monotonic() - self._saved_at >= pause:
+            with self._unpaid():
+                save_state(self._step_path(), {**tensors(), GENERATOR: self.generator.get_state()}, {**self._paid(), "step": step})
             self._session.journal.write("checkpoint", "erase", self._unit, step=step)
             self._saved_at = time.monotonic()
-        self._session.stop.check()
+        if stop:
+            self._session.stop.check()
+
+    def _step_path(self) -> Path:
+        return self.folder / f"step-{self._phase}.safetensors"
+
+    @contextmanager
+    def _unpaid(self) -> Iterator[None]:
+        """Saving is the harness's time, not the method's."""
+        start = time.monotonic()
+        yield
+        self._save_seconds = max(0.0, time.monotonic() - start)
+        self._began += self._save_seconds
 
     # -- what it cost ------------------------------------------------------------------------------------------------
     def spent(self) -> tuple[float, int]:

@@ -128,7 +128,8 @@ class Base(ABC):
         missing = [t for t in dict.fromkeys(texts) if t not in self._cache]
         for start in range(0, len(missing), TEXT_ROWS):
             part = missing[start : start + TEXT_ROWS]
-            with torch.inference_mode(False), torch.no_grad():  # cached rows may be needed by autograd later
+            # cached rows may be needed by autograd later, and by whoever does not draw in half precision
+            with torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
                 encoded = self._encode_texts(part + [part[-1]] * (TEXT_ROWS - len(part)))
             self._cache.update({t: encoded[i : i + 1] for i, t in enumerate(part)})
         return Encoded.cat([self._cache[t] for t in texts])

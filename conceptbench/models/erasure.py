@@ -180,8 +180,9 @@ class Erasure:
             "runtime": None if self.runtime is None else {"name": self.runtime.name, "config": self.runtime.config},
             "meta": self.meta,
         }
+        metadata = {"conceptbench": canonical_json(header), "sha256": _checksum(tensors, header)}
         with atomic_path(path) as temporary:
-            save_file(tensors, temporary, metadata={"conceptbench": canonical_json(header)})
+            save_file(tensors, temporary, metadata=metadata)
 
     @classmethod
     def load(cls, path: Path) -> Erasure:
@@ -192,8 +193,11 @@ class Erasure:
         """
         try:
             with safe_open(path, "pt") as file:
-                header = json.loads((file.metadata() or {})["conceptbench"])
+                metadata = file.metadata() or {}
+                header = json.loads(metadata["conceptbench"])
                 tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 - not a mapping
+            if metadata["sha256"] != _checksum(tensors, header):
+                raise ValueError("its checksum does not match its content")
 
             def under(prefix: str) -> dict[str, Tensor]:
                 return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
@@ -203,6 +207,11 @@ class Erasure:
             return cls(changes, runtime, under("artefact/"), under("hidden/"), dict(header["meta"]))
         except (OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
             raise StoreError(f"{path} is not a readable erasure: {error}", "delete it; the next run makes it again") from error
+
+
+def _checksum(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
+    """Of everything in a file."""
+    return key_of({"tensors": hash_tensors(dict(tensors)), "header": header})
 
 
 def _parameters_of(base: Base, change: Change) -> dict[str, torch.nn.Parameter]:

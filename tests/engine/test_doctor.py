@@ -62,7 +62,7 @@ def test_each_thing_is_looked_up_once(monkeypatch):
     for _ in range(2):
         doctor.examine("mini")
         doctor.examine("mini-object")
-    assert sorted(asked) == ["mini", "mini-classifier", "mini-clip"]
+    assert sorted(asked) == ["mini", "mini-classifier", "mini-clip", "mini-lpips"]
 
 
 def test_offline_and_back_again(monkeypatch):

@@ -165,7 +165,7 @@ def test_a_damaged_training_state_is_not_used(suite, folders, tmp_path):
     with pytest.raises(StoppedError):
         carry_out(suite, folders, tmp_path / "store", [ESD], session=Session(reporter=StopAfter(stop, 14), stop=stop))
     states = sorted((tmp_path / "store" / "training").rglob("*.safetensors"))
-    assert {p.name for p in states} == {"once-trajectories.safetensors", "step.safetensors"}
+    assert {p.name for p in states} == {"once-trajectories.safetensors", "step-1.safetensors"}
     for path in states:
         data = bytearray(path.read_bytes())
         data[-5] ^= 1

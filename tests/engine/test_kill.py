@@ -173,4 +173,5 @@ def test_shards_make_what_one_run_makes(start, whole, tmp_path):
     process = start(tmp_path / "store", tmp_path / "out")
     process.join(120)
     assert given(tmp_path) == whole[0]
-    assert {e["stage"] for e in read_journal(tmp_path / "out" / "journal.jsonl")} == {"score", "report"}  # nothing was left to make
+    # nothing was left to make; pairs are judged by the run that sees both images
+    assert {e["stage"] for e in read_journal(tmp_path / "out" / "journal.jsonl")} == {"judge", "score", "report"}

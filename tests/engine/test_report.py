@@ -448,7 +448,8 @@ def test_a_failed_erasure_says_why(world):
         else r
         for r in world.rows
     ]
-    world.document["canonical"].update(rows=failed, erasures=[], failures=[{"eraser": "uce:mini", "task": "task 0", "reason": "it <burst>"}])
+    world.document["canonical"].update(rows=failed, erasures=[], failures=[{"eraser": "uce:mini", "task": "task 0"}])
+    world.document["failures"] = [{"eraser": "uce:mini", "task": "task 0", "reason": "it <burst>", "unit": "uce:mini [task 0]"}]
     world.records = [r for r in world.records if r.eraser != "uce"]
     page = world.page()
     assert any(a.attrs["href"] == "#failed" for a in page.first("nav").all("a"))

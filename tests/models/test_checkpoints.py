@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from conceptbench.core.errors import UserInputError
+from conceptbench.core.files import key_of
 from conceptbench.models.checkpoints import load_checkpoint, notes_of
 from conceptbench.models.erasure import Change, Erasure, RuntimeSpec
-from conceptbench.models.families import load_base, load_pipeline
+from conceptbench.models.families import hash_tensors, load_base, load_pipeline
 from conceptbench.models.ldm import unet_names
 
 INNER = {"norm1": "in_layers.0", "conv1": "in_layers.2", "norm2": "out_layers.0", "conv2": "out_layers.3"}
@@ -546,12 +547,22 @@ def test_missing_paths_and_folders_without_weights(sd1, tmp_path):
 
 def test_damaged_erasures_of_ours(sd1, tmp_path):
     def header(text):
-        save_file({"change/0/x": torch.ones(1)}, tmp_path / "e.safetensors", metadata={"conceptbench": text})
+        tensors = {"change/0/x": torch.ones(1)}
+        checksum = key_of({"tensors": hash_tensors(tensors), "header": json.loads(text)}) if text != "{" else ""
+        save_file(tensors, tmp_path / "e.safetensors", metadata={"conceptbench": text, "sha256": checksum})
         return tmp_path / "e.safetensors"
 
     change = '{"component":"unet","kind":"%s","concept":null}'
     rest = '"runtime":%s,"meta":{}}'
     refused(sd1, header("{"), "not a readable erasure")
+    whole = Erasure([Change("unet", "additive", {"conv_in.bias": torch.ones(8)})])
+    whole.save(tmp_path / "flipped.safetensors")
+    data = bytearray((tmp_path / "flipped.safetensors").read_bytes())
+    for place in (len(data) - 3, data.index(b"additive")):  # a tensor's byte, and a letter of the header
+        damaged = bytearray(data)
+        damaged[place] ^= 1
+        (tmp_path / "flipped.safetensors").write_bytes(bytes(damaged))
+        refused(sd1, tmp_path / "flipped.safetensors", "not a readable erasure")
     refused(sd1, header('{"changes":[{}],' + rest % "null"), "not a readable erasure")
     refused(sd1, header('{"changes":[' + change % "strange" + "]," + rest % "null"), "unknown kind of change 'strange'")
     refused(sd1, header('{"changes":[' + change % "low-rank" + "]," + rest % "null"), "unet.x")
