@@ -12,6 +12,14 @@ import torch
 torch.set_num_threads(1)  # tiny tensors: threads would only wait for each other
 
 
+LONGEST = ("test_readme.py", "test_kill.py", "test_stages.py")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that no worker is left with one of them at the end."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch):
     """Nothing in the tests may reach the network."""

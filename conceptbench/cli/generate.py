@@ -36,7 +36,7 @@ def generate(
     from conceptbench.cli.run import reporter
     from conceptbench.core.errors import UserInputError
     from conceptbench.core.manifests import load_prompts
-    from conceptbench.core.schemas import PromptRow
+    from conceptbench.core.schemas import Prompt
     from conceptbench.engine.drawing import draw_folder, sampler_of
     from conceptbench.engine.session import Session, Stop
     from conceptbench.engine.store import Store
@@ -45,7 +45,7 @@ def generate(
 
     if bool(texts) == bool(prompts):
         raise UserInputError("give prompts as arguments or a prompt set with --prompts, and not both", 'e.g. conceptbench generate "a photo of a church"')
-    rows = list(load_prompts(prompts)) if prompts else [PromptRow(prompt_id=f"p{i}", text=t, concept="-") for i, t in enumerate(texts or ())]
+    rows = list(load_prompts(prompts)) if prompts else [Prompt(prompt_id=f"p{i}", text=t, concept="-") for i, t in enumerate(texts or ())]
     options.check_device(device)
     loaded = load_base(base, device=device, precision=precision, compiled=compiled)
     erasure = load_checkpoint(Path(checkpoint), loaded) if checkpoint else None

@@ -20,7 +20,7 @@ from conceptbench.core.documents import Document, Problem, check, messages, read
 from conceptbench.core.documents import read_yaml as read_yaml  # also known by this name
 from conceptbench.core.errors import UserInputError, unknown_name
 from conceptbench.core.registry import JUDGES, METRICS
-from conceptbench.core.schemas import Concept, MetricSpec, PromptRow, Split, Suite, Task
+from conceptbench.core.schemas import Concept, MetricSpec, Prompt, PromptRow, Split, Suite, Task
 
 
 # -- where manifests are ---------------------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ class PromptFile:
     """A prompt set: the valid rows and the line that each begins in."""
 
     path: Path
-    rows: tuple[PromptRow, ...]
+    rows: tuple[Prompt, ...]
     lines: tuple[int, ...]
     problems: tuple[Problem, ...]
 
@@ -106,13 +106,13 @@ def _header_problems(path: Path, header: Sequence[str]) -> list[str]:
     return wrong + [f"the column {c!r} is missing" for c, f in columns.items() if f.is_required() and c not in header]
 
 
-def _row_of(header: Sequence[str], cells: Sequence[str]) -> tuple[PromptRow | None, list[str]]:
+def _row_of(header: Sequence[str], cells: Sequence[str]) -> tuple[Prompt | None, list[str]]:
     if len(cells) != len(header):
         quoting = "; a text with a comma in it needs quotes" if len(cells) > len(header) else "; empty ones need their commas"
         return None, [f"{len(cells)} cells where the header has {len(header)}" + quoting]
     values = {k: v for k, v in zip(header, cells, strict=True) if v.strip() and k in PromptRow.model_fields}
     try:
-        return PromptRow.model_validate(values), []
+        return PromptRow.model_validate(values).prompt(), []
     except ValidationError as error:
         return None, [f"{place[0]} is empty" if place[0] not in values else text for place, text in messages(PromptRow, error)]
 
@@ -120,7 +120,7 @@ def _row_of(header: Sequence[str], cells: Sequence[str]) -> tuple[PromptRow | No
 def read_prompts(path: Path) -> PromptFile:
     """The rows of a prompt set (a CSV with the columns of :class:`PromptRow`) and all that is wrong with it."""
     header: list[str] = []
-    rows, lines, problems = list[PromptRow](), list[int](), list[Problem]()
+    rows, lines, problems = list[Prompt](), list[int](), list[Problem]()
     first: dict[str, int] = {}
     line = 1
     try:
@@ -151,14 +151,14 @@ def read_prompts(path: Path) -> PromptFile:
 
 
 @functools.cache
-def load_prompts(name: str) -> tuple[PromptRow, ...]:
+def load_prompts(name: str) -> tuple[Prompt, ...]:
     """The rows of a prompt set (a CSV with the columns of :class:`PromptRow`)."""
     found = read_prompts(find_manifest("sets", name, ".csv"))
     refuse(found.problems, "")
     return found.rows
 
 
-def prompts_for(set_name: str, split: Split, concepts: list[str]) -> list[PromptRow]:
+def prompts_for(set_name: str, split: Split, concepts: list[str]) -> list[Prompt]:
     """The rows of a set for some concepts, in the set's order."""
     rows = [r for r in load_prompts(set_name) if r.split == split and r.concept in concepts]
     missing = sorted(set(concepts) - {r.concept for r in rows})

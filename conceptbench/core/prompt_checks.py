@@ -8,7 +8,7 @@ from pathlib import Path
 
 from conceptbench.core.documents import Problem, unknown
 from conceptbench.core.manifests import ConceptFile, PromptFile
-from conceptbench.core.schemas import PromptRow, Split
+from conceptbench.core.schemas import Prompt, Split
 
 LEAST_PROMPTS = 20
 """Distinct prompts a concept; the clustered interval undercovers with fewer."""
@@ -38,7 +38,7 @@ def _same(text: str) -> str:
 def prompt_problems(files: Sequence[PromptFile]) -> list[Problem]:
     """What concerns prompts whatever the suite: texts in both splits, of all sets together, and seeds of the wrong parity."""
     found: list[Problem] = []
-    heldout: dict[str, tuple[PromptFile, PromptRow, int]] = {}
+    heldout: dict[str, tuple[PromptFile, Prompt, int]] = {}
     for file in files:
         for row, line in zip(file.rows, file.lines, strict=True):
             if row.split == "heldout":

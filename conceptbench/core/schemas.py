@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -53,8 +55,22 @@ class Concept(Strict):
         return [template.format(phrase) for phrase in self.phrases for template in self.templates[:templates]]
 
 
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One row of a prompt set that was found right (:class:`PromptRow` says what the fields are); small, because there may be many."""
+
+    prompt_id: str
+    text: str
+    concept: str
+    split: Split = "heldout"
+    seed: int | None = None
+    guidance: float | None = None
+    negative: str | None = None
+    content: str = ""
+
+
 class PromptRow(Strict):
-    """One row of a prompt set.
+    """One row of a prompt set as it is written in a file.
 
     Attributes:
         prompt_id: unique in the set.
@@ -74,6 +90,10 @@ class PromptRow(Strict):
     guidance: float | None = None
     negative: str | None = None
     content: str = ""
+
+    def prompt(self) -> Prompt:
+        """The same without what validating needs."""
+        return Prompt(self.prompt_id, self.text, sys.intern(self.concept), self.split, self.seed, self.guidance, self.negative, self.content)
 
 
 class Sampler(Strict):

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from conceptbench.core.errors import UserInputError, nearest
 from conceptbench.core.files import safe_name, write_bytes, write_text
 from conceptbench.core.results import safe_cell
-from conceptbench.core.schemas import PromptRow, Sampler
+from conceptbench.core.schemas import Prompt, Sampler
 from conceptbench.engine.generate import generate_alone
 from conceptbench.engine.images import BASE, ImageSpec
 from conceptbench.engine.session import Session
@@ -45,7 +45,7 @@ def sampler_of(tier: str, scheduler: str, steps: int | None, guidance: float | N
         raise UserInputError(f"not a sampler: {problems}" + (f"; did you mean {close!r}?" if close and close != scheduler else "")) from error
 
 
-def specs_of(rows: Sequence[PromptRow], sampler: Sampler, number: int, seed: int) -> list[ImageSpec]:
+def specs_of(rows: Sequence[Prompt], sampler: Sampler, number: int, seed: int) -> list[ImageSpec]:
     """``number`` images a prompt; image k has the row's seed, or ``seed``, plus k."""
     return [
         ImageSpec(
@@ -65,7 +65,7 @@ def specs_of(rows: Sequence[PromptRow], sampler: Sampler, number: int, seed: int
 
 def draw_folder(
     base: Base,
-    rows: Sequence[PromptRow],
+    rows: Sequence[Prompt],
     sampler: Sampler,
     output: Path,
     store: Store,

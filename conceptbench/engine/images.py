@@ -13,7 +13,7 @@ from typing import Any, overload
 
 from conceptbench.core.files import canonical_json
 from conceptbench.core.manifests import prompts_for
-from conceptbench.core.schemas import PromptRow, Role, Sampler, Suite, Task
+from conceptbench.core.schemas import Prompt, Role, Sampler, Suite, Task
 from conceptbench.core.seeds import image_seeds
 from conceptbench.models.conditions import Condition
 from conceptbench.models.info import BaseInfo
@@ -86,7 +86,7 @@ class Images(Sequence[ImageSpec]):
 
     def __init__(self, suite: Suite, task: Task, limit: int | None = None) -> None:
         self._suite, self._task = suite, task
-        self._rows: list[tuple[Role, PromptRow]] = []
+        self._rows: list[tuple[Role, Prompt]] = []
         roles: tuple[tuple[Role, tuple[str, ...]], ...] = (("target", task.targets), ("retained", task.retained))
         for role, names in roles:
             rows = defaultdict(list)
@@ -112,18 +112,18 @@ class Images(Sequence[ImageSpec]):
         for role, row in self._rows:
             yield from self._of(role, row, range(self._suite.images_per_prompt))
 
-    def _of(self, role: Role, row: PromptRow, numbers: range) -> Iterator[ImageSpec]:
+    def _of(self, role: Role, row: Prompt, numbers: range) -> Iterator[ImageSpec]:
         condition, sampler = self._condition(row), self._sampler(row)
         for number, seed in zip(numbers, self._seeds(row, numbers), strict=True):
             yield ImageSpec(self._task.id, row.concept, role, row.prompt_id, number, condition, seed, sampler)
 
-    def _condition(self, row: PromptRow) -> Condition:
+    def _condition(self, row: Prompt) -> Condition:
         return Condition(row.text, row.negative or "")
 
-    def _sampler(self, row: PromptRow) -> Sampler:
+    def _sampler(self, row: Prompt) -> Sampler:
         return self._suite.sampler if row.guidance is None else self._suite.sampler.model_copy(update={"guidance": row.guidance})
 
-    def _seeds(self, row: PromptRow, numbers: range) -> list[int]:
+    def _seeds(self, row: Prompt, numbers: range) -> list[int]:
         if row.seed is not None:
             return [row.seed + n for n in numbers]
         return image_seeds(self._suite.seed, row.prompt_id, numbers, self._task.prompts.split)

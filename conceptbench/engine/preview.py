@@ -56,18 +56,8 @@ def duration(seconds: float) -> str:
 
 def preview(plan: Plan, store: Store, base: Base) -> Preview:
     """Counts a plan against the store and says how long the rest will take; a short trial of the base if nothing is known."""
-    keys = [_short(plan.images[t.id].digests(plan.info, BASE), len(plan.images[t.id])) for t in plan.suite.tasks]
-    unknown, to_make = 0, dict.fromkeys((e.spec for e in plan.entries), 0)
-    for unit in plan.erasures:
-        stored = stored_erasure(store, unit.key)
-        specs = plan.images[unit.task.id]
-        if stored is None:
-            unknown += len(specs)
-            to_make[unit.entry.spec] += 1
-        else:
-            keys.append(_short(specs.digests(plan.info, stored.weights_hash()), len(specs)))
-    images, present = _counted(keys, store)
-    images += unknown
+    to_make = dict.fromkeys((e.spec for e in plan.entries), 0)
+    images, present = _counted(plan, store, to_make)
     size = plan.suite.sampler.size or plan.info.size
     seconds, measured = predicted_seconds(plan, base, read_rates(store), images=images - present, erasures=to_make)
     return Preview(
@@ -81,10 +71,24 @@ def preview(plan: Plan, store: Store, base: Base) -> Preview:
     )
 
 
-def _counted(keys: list[NDArray[np.uint64]], store: Store) -> tuple[int, int]:
-    """How many distinct images, and how many of them the store has."""
-    wanted = np.unique(np.concatenate(keys))
-    return len(wanted), int(np.isin(wanted, _short(store.digests())).sum())
+def _counted(plan: Plan, store: Store, to_make: dict[str, int]) -> tuple[int, int]:
+    """How many distinct images a plan has, and how many of them the store has; adds to ``to_make`` the erasures that are not made."""
+    models, unknown = [(t.id, BASE) for t in plan.suite.tasks], 0
+    for unit in plan.erasures:
+        stored = stored_erasure(store, unit.key)
+        if stored is None:
+            unknown += len(plan.images[unit.task.id])
+            to_make[unit.entry.spec] += 1
+        else:
+            models.append((unit.task.id, stored.weights_hash()))
+    digests = (d for task, model in models for d in plan.images[task].digests(plan.info, model))
+    keys = _short(digests, sum(len(plan.images[task]) for task, _ in models))
+    keys.sort()  # in place: millions of keys are counted in their own memory
+    distinct = int(np.count_nonzero(keys[1:] != keys[:-1])) + bool(len(keys))
+    there = np.unique(_short(store.digests()))
+    place = np.searchsorted(keys, there)
+    found = int((keys[np.minimum(place, len(keys) - 1)] == there).sum()) if len(keys) else 0
+    return distinct + unknown, found
 
 
 def _short(digests: Iterable[bytes], count: int = -1) -> NDArray[np.uint64]:

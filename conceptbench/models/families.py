@@ -152,7 +152,7 @@ def load_pipeline(path_or_id: str, *, dtype: torch.dtype = torch.float32, revisi
     offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
     extra: dict[str, Any] = {"revision": revision} if revision else {}
     try:
-        pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(path_or_id, dtype=dtype, local_files_only=offline or Path(path_or_id).is_dir(), **extra)
+        pipeline = diffusers.DiffusionPipeline.from_pretrained(path_or_id, dtype=dtype, local_files_only=offline or Path(path_or_id).is_dir(), **extra)
     except (OSError, ValueError) as error:
         hint = "give a folder with model_index.json, or download it: hf download " + path_or_id
         raise MissingWeightsError(f"cannot load the base {path_or_id!r}: {error}", hint) from error

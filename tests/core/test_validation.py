@@ -51,7 +51,7 @@ def only(path, around=AROUND):
 
 
 def test_what_was_checked_is_said(suite):
-    assert validate(str(suite), AROUND).checked == ["2 tasks, 3 concepts, 120 prompts, 4 metrics, 2 judges, 2 erasers"]
+    assert validate(str(suite), AROUND).checked == ["2 tasks, 3 concepts, 120 prompts, 8 metrics, 3 judges, 2 erasers"]
 
 
 def test_many_faults_at_once_each_with_file_line_and_nearest(suite):
