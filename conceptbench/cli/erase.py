@@ -12,6 +12,7 @@ from conceptbench.cli import options
 
 
 def erase(
+    context: typer.Context,
     suite: options.Suite = "mini",
     eraser: options.Erasers = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for one .safetensors file an eraser and task.")] = Path("erasures"),
@@ -33,7 +34,7 @@ def erase(
     from conceptbench.engine.session import Journal, Session, Stop
     from conceptbench.engine.store import Store
 
-    loaded, plan = options.planned(suite, eraser, base, None, seed, device, plugin, development=False, tasks=task)
+    loaded, plan = options.planned(context.params)
     where = Store(options.store_root(store))
     with Stop().on_signals() as stop:
         session = Session(reporter=reporter(), journal=Journal(output / "journal.jsonl"), stop=stop)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from conceptbench.core.schemas import Split
     from conceptbench.core.schemas import Suite as SuiteSchema
     from conceptbench.engine.plan import Plan
     from conceptbench.models.base import Base
@@ -59,43 +61,34 @@ def check_device(name: str) -> None:
         raise UserInputError(f"no device {name!r} here: {str(error).splitlines()[0]}", "devices: cpu, or cuda where torch sees one") from error
 
 
-def planned(
-    suite_name: str,
-    erasers: list[str] | None,
-    base_name: str | None,
-    limit: int | None,
-    seed: int,
-    device: str,
-    plugins: list[Path] | None,
-    *,
-    development: bool,
-    checkpoints: list[str] | None = None,
-    combinations: list[str] | None = None,
-    tasks: list[str] | None = None,
-    precision: str = "fp32",
-    compiled: bool = False,
-) -> tuple[Base, Plan]:
-    """What the verbs that need a plan begin with: names checked before anything is loaded, then the base and the plan."""
+def planned(asked: Mapping[str, Any]) -> tuple[Base, Plan]:
+    """What the verbs that need a plan begin with: names checked before anything is loaded, then the base and the plan.
+
+    Args:
+        asked: a verb's options by name, as in ``typer.Context.params``; one that the verb does not have is at its default.
+    """
     from conceptbench.core.manifests import load_suite
     from conceptbench.core.registry import ERASERS
 
-    suite = chosen_tasks(load_suite(suite_name), tasks)
-    for path in plugins or ():
+    suite = chosen_tasks(load_suite(asked["suite"]), asked.get("task"))
+    for path in asked.get("plugin") or ():
         ERASERS.add_file(path)
     from conceptbench.engine.brought import checkpoint_entries
     from conceptbench.engine.lineup import resolve
     from conceptbench.engine.plan import make_plan
     from conceptbench.models.families import load_base
 
-    brought = checkpoint_entries(checkpoints or (), combinations or ())
+    brought = checkpoint_entries(asked.get("checkpoint") or (), asked.get("combine") or ())
     # who brings weights wants to see these, and the usual line-up only when asked for
-    specs = list(dict.fromkeys(erasers or (() if brought else suite.erasers)))
+    specs = list(dict.fromkeys(asked.get("eraser") or (() if brought else suite.erasers)))
+    base_name = asked.get("base") or suite.base
     for spec in specs:
-        resolve(spec, family=None, tier="mini" if (base_name or suite.base) == "mini" else "paper")
-    check_device(device)
-    base = load_base(base_name or suite.base, device=device, precision=precision, compiled=compiled)
+        resolve(spec, family=None, tier="mini" if base_name == "mini" else "paper")
+    check_device(asked["device"])
+    base = load_base(base_name, device=asked["device"], precision=asked.get("precision", "fp32"), compiled=asked.get("compiled", False))
     entries = {e.spec: e for e in (*(resolve(spec, family=base.info.family, tier=base.info.tier) for spec in specs), *brought)}
-    return base, make_plan(suite, base.info, list(entries.values()), limit=limit, train_seed=seed, split="development" if development else None)
+    split: Split | None = "development" if asked.get("development") else None
+    return base, make_plan(suite, base.info, list(entries.values()), limit=asked.get("limit"), train_seed=asked["seed"], split=split)
 
 
 def chosen_tasks(suite: SuiteSchema, names: list[str] | None) -> SuiteSchema:

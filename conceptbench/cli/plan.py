@@ -11,6 +11,7 @@ from conceptbench.cli import options
 
 
 def plan(
+    context: typer.Context,
     suite: options.Suite = "mini",
     eraser: options.Erasers = None,
     base: options.BaseName = None,
@@ -31,21 +32,7 @@ def plan(
     from conceptbench.engine.preview import preview
     from conceptbench.engine.store import Store
 
-    loaded, made = options.planned(
-        suite,
-        eraser,
-        base,
-        limit,
-        seed,
-        device,
-        plugin,
-        development=development,
-        checkpoints=checkpoint,
-        combinations=combine,
-        tasks=task,
-        precision=precision,
-        compiled=compiled,
-    )
+    loaded, made = options.planned(context.params)
     figures = preview(made, Store(options.store_root(store)), loaded)
     if as_json:
         print(json.dumps(figures.as_dict(), indent=1))

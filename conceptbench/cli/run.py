@@ -23,6 +23,7 @@ Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder for 
 
 
 def run(
+    context: typer.Context,
     suite: options.Suite = "mini",
     eraser: options.Erasers = None,
     output: Output = None,
@@ -49,21 +50,7 @@ def run(
     from conceptbench.engine.session import Shard
 
     part = Shard.parse(shard)
-    loaded, plan = options.planned(
-        suite,
-        eraser,
-        base,
-        limit,
-        seed,
-        device,
-        plugin,
-        development=development,
-        checkpoints=checkpoint,
-        combinations=combine,
-        tasks=task,
-        precision=precision,
-        compiled=compiled,
-    )
+    loaded, plan = options.planned(context.params)
     folder = output or Path("runs") / (plan.suite.name + ("-development" if development else ""))
     carry_out(loaded, plan, folder, options.store_root(store), batch=batch, shard=part, save_every=save_every)
 

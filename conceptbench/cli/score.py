@@ -11,6 +11,7 @@ from conceptbench.cli import options
 
 
 def score(
+    context: typer.Context,
     suite: options.Suite = "mini",
     images: Annotated[Path | None, typer.Option("--images", help="A folder of images made elsewhere, for one task.")] = None,
     manifest: Annotated[
@@ -49,21 +50,7 @@ def score(
         raise UserInputError("--images scores a folder by itself", "score erasers or checkpoints in another call, then use `conceptbench compare`")
     if images is not None and not images.is_dir():
         raise UserInputError(f"no such folder: {images}", "give a folder of images")
-    loaded, plan = options.planned(
-        suite,
-        eraser,
-        base,
-        limit,
-        seed,
-        device,
-        plugin,
-        development=development,
-        checkpoints=checkpoint,
-        combinations=combine,
-        tasks=task,
-        precision=precision,
-        compiled=compiled,
-    )
+    loaded, plan = options.planned(context.params)
     folder, root = output or Path("runs") / f"{plan.suite.name}-scored", options.store_root(store)
     if images is None:
         carry_out(loaded, plan, folder, root, collect=True)
