@@ -21,11 +21,11 @@ from conceptbench.engine.store import Store
 from conceptbench.models.base import Base
 from conceptbench.models.conditions import Condition
 from conceptbench.models.erasure import Erasure
+from conceptbench.models.schedulers import SCHEDULERS
 
 COLUMNS = ("file", "prompt_id", "concept", "prompt", "number", "seed", "image", "model")
 USUAL = {"mini": (10, 3.0), "paper": (50, 7.5)}
 """Steps and guidance by tier."""
-SCHEDULERS = ("ddim", "ddpm", "pndm", "euler", "dpm++", "unipc")
 
 
 def sampler_of(tier: str, scheduler: str, steps: int | None, guidance: float | None, size: int | None) -> Sampler:

@@ -24,6 +24,7 @@ from conceptbench.models.base import Base
 from conceptbench.models.eraser import EraseRequest
 from conceptbench.models.erasure import Erasure
 from conceptbench.models.families import component_hashes
+from conceptbench.models.sampling import threads
 
 TRAINING_THREADS = 1
 """CPU threads while erasing: training sums in another order with another number, so it is fixed and recorded."""
@@ -65,17 +66,15 @@ def _make(base: Base, unit: EraseUnit, suite: Suite, store: Store, train_seed: i
         targets=tuple(concepts[n] for n in unit.task.targets), retained=tuple(concepts[n] for n in unit.task.retained), sampler=suite.sampler, seed=train_seed
     )
     context = TrainingContext(base, suite, store, unit.key, unit.name, training_seed(train_seed, unit.entry.label, *unit.task.targets), session)
-    threads = torch.get_num_threads()
+    on_cpu = base.device.type == "cpu"
+    base.sampling_threads = torch.get_num_threads() if on_cpu else None
     session.reporter.begin(f"erase {unit.name}", getattr(unit.entry.config, "steps", 1))
     if base.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(base.device)
     try:
-        if base.device.type == "cpu":
-            base.sampling_threads = threads
-            torch.set_num_threads(TRAINING_THREADS)
-        erasure = _guarded(lambda: unit.entry.eraser().erase(base, request, unit.entry.config, context), unit)
+        with threads(TRAINING_THREADS if on_cpu else None):
+            erasure = _guarded(lambda: unit.entry.eraser().erase(base, request, unit.entry.config, context), unit)
     finally:
-        torch.set_num_threads(threads)
         base.sampling_threads = None
         session.reporter.end()
         _check_untouched(base, unit)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from conceptbench.core.errors import UserInputError, nearest, unknown_name
 from conceptbench.core.files import sha256_bytes
@@ -21,6 +21,7 @@ from conceptbench.engine.judging import Hearing
 from conceptbench.engine.plan import Plan
 from conceptbench.engine.run import Runner
 from conceptbench.engine.scoring import Model, TaskScores
+from conceptbench.engine.store import UNREADABLE
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 BATCH = 64
@@ -162,7 +163,7 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"), np.uint8)
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise UserInputError(f"cannot read the image {path}: {error}", "replace it, or take it out: a missing image is counted, not guessed") from error
 
 

@@ -85,9 +85,10 @@ class Runner:
             for unit in self.session.shard.rotated(self.plan.erasures):
                 self._erased(unit)
             return self.outcome
+        common = self.common()
         units = {(u.entry.spec, u.task.id): u for u in self.plan.erasures}
         for task in self.plan.suite.tasks:
-            scores = TaskScores(self.plan.suite, task, list(self.plan.images[task.id]), self.measures, self.common())
+            scores = TaskScores(self.plan.suite, task, list(self.plan.images[task.id]), self.measures, common)
             self.score(scores, base, f"{BASE} [{task.id}]", is_base=True)
             for entry in self.plan.entries:
                 unit = units[entry.spec, task.id]

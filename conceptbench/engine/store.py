@@ -29,6 +29,8 @@ from conceptbench.core.errors import StoreError, UserInputError
 from conceptbench.core.files import locked, sha256_bytes, write_bytes
 from conceptbench.core.metric import Outputs
 
+UNREADABLE = (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What PIL raises for files that are truncated, too large, or no image."""
 THREADS = 4  # that read and write images: decoding, hashing and the disk take turns
 
 
@@ -125,7 +127,7 @@ class Store:
             with Image.open(path) as image:
                 text = dict(getattr(image, "text", {}))
                 pixels = np.asarray(image.convert("RGB"), np.uint8)
-        except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except UNREADABLE as error:
             raise StoreError(f"cannot read the image {path}: {error}", "delete it and run again: it is made anew") from error
         if text.get("conceptbench-key") != key or text.get("conceptbench-pixels") != sha256_bytes(pixels.tobytes()):
             raise StoreError(f"the image {path} is not what its key says", "delete it and run again: it is made anew")

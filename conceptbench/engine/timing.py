@@ -18,6 +18,7 @@ from conceptbench.engine.store import Store
 from conceptbench.models.base import Base
 from conceptbench.models.conditions import Condition
 from conceptbench.models.eraser import Load
+from conceptbench.models.sampling import threads
 
 if TYPE_CHECKING:
     from conceptbench.engine.run import Outcome
@@ -125,7 +126,7 @@ class Trial:
 
     def _evaluate(self, rows: int, group: str | None) -> float:
         """Seconds a row of a forward, with a backward to the parameters of a group if one is given, in the training threads."""
-        base, threads = self.base, torch.get_num_threads()
+        base = self.base
         parameters = list(base.parameters(group).values()) if group else []
         rows = rows if base.exact_rows in (None, 64) or group else 4
         x, t = base.initial_noise(range(rows)), torch.full((rows,), len(base.alphas) // 2)
@@ -139,14 +140,12 @@ class Trial:
 
         counted = base.evaluations
         try:
-            if base.device.type == "cpu":
-                torch.set_num_threads(TRAINING_THREADS)
             for parameter in parameters:
                 parameter.requires_grad_(True)
-            return timed(work, rows)
+            with threads(TRAINING_THREADS if base.device.type == "cpu" else None):
+                return timed(work, rows)
         finally:
             base.evaluations = counted
-            torch.set_num_threads(threads)
             for parameter in parameters:
                 parameter.requires_grad_(False)
                 parameter.grad = None

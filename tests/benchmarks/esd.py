@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measuring import Row, Settings, alternate, middle, planned, seconds_of, threads_set
+from benchmarks.measuring import Row, Settings, alternate, middle, planned, seconds_of
 from conceptbench.core.errors import UserInputError
 from conceptbench.core.manifests import task_concepts
 from conceptbench.core.metric import Scored
@@ -46,6 +46,7 @@ from conceptbench.models.base import Base
 from conceptbench.models.erasure import Erasure
 from conceptbench.models.families import load_pipeline
 from conceptbench.models.groups import select
+from conceptbench.models.sampling import threads
 from conceptbench.models.schedulers import make_scheduler
 
 REQUIRED = 3.0
@@ -80,7 +81,7 @@ def run(settings: Settings) -> list[Row]:
         def trained_plain(i: int) -> float:
             pipeline = load_pipeline(base.pipeline.name_or_path)
             made: list[Erasure] = []
-            with threads_set(TRAINING_THREADS):
+            with threads(TRAINING_THREADS):
                 seconds = seconds_of(lambda: made.append(plain_esd(pipeline, texts_of(plan), options_of(plan), training_seed("plain", i))))
             judge(base, plan, made[0], folder / "images", settings.threads, plain)
             return seconds
@@ -181,14 +182,14 @@ def partly_denoised(unet: Any, scheduler: Any, prompt: Tensor, empty: Tensor, co
 
 
 # -- what came of it -------------------------------------------------------------------------------------------------
-def judge(base: Base, plan: Plan, erasure: Erasure, folder: Path, threads: int, into: dict[str, Judged]) -> None:
+def judge(base: Base, plan: Plan, erasure: Erasure, folder: Path, number: int, into: dict[str, Judged]) -> None:
     """Draws and judges the task's images under an erasure, and adds the values of the headline metrics."""
     task, store, weights = plan.suite.tasks[0], Store(folder), erasure.weights_hash()
     everything = load_measures(plan.suite)
     measures = [m for m in everything.images if m.metric.id in into]
     hearing = Hearing({m.judge: everything.judges[m.judge] for m in measures}, plan.info, weights, store)
     specs = plan.images[task.id]
-    with threads_set(threads), erasure.applied(base):
+    with threads(number), erasure.applied(base):
         Generation(base, specs, weights, store, Session(), what="an erasure's images", hearing=hearing).run()
     concepts = task_concepts(plan.suite, task)
     for measure in measures:

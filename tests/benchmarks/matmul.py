@@ -27,10 +27,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.measuring import ForwardClock, Row, Settings, median_seconds, middle, planned, spaced, threads_set
+from benchmarks.measuring import ForwardClock, Row, Settings, median_seconds, middle, planned, spaced
 from conceptbench.engine.images import ImageSpec
 from conceptbench.models.base import Base
-from conceptbench.models.sampling import denoise
+from conceptbench.models.sampling import denoise, threads
 
 REQUIRED = 0.80
 ROUNDS = 9
@@ -46,7 +46,7 @@ def run(settings: Settings) -> list[Row]:
     """Two rows: the share of the floor, and of a floor with each layer at the rate of its own size."""
     base, plan = planned(settings)
     specs = spaced(plan.distinct_base_images(), min(settings.images, BATCH))
-    with threads_set(settings.threads):
+    with threads(settings.threads):
         forward = one_forward(base, specs)
         work = Work(flops_of(base, forward), product_sizes(base, forward), len(forward["sample"]))
         products = [Product(size, flip) for size in (*work.worth_timing(), (SQUARE,) * 3) for flip in (False, True)]

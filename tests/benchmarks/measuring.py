@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
 from conceptbench.core.manifests import load_suite
@@ -166,17 +164,6 @@ class ForwardClock:
         for handle in self.handles:
             handle.remove()
         self.handles.clear()
-
-
-@contextmanager
-def threads_set(n: int) -> Iterator[None]:
-    """Inside, torch computes in so many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 # -- what is run -----------------------------------------------------------------------------------------------------

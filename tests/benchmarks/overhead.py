@@ -28,7 +28,7 @@ from unittest.mock import patch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from benchmarks.measuring import ForwardClock, Row, Settings, middle, planned, threads_set
+from benchmarks.measuring import ForwardClock, Row, Settings, middle, planned
 from conceptbench.engine.plan import Plan
 from conceptbench.engine.progress import Work
 from conceptbench.engine.provenance import write_results
@@ -36,6 +36,7 @@ from conceptbench.engine.report import report_from_results
 from conceptbench.engine.run import Runner
 from conceptbench.engine.store import Store
 from conceptbench.models.base import Base
+from conceptbench.models.sampling import threads
 
 REQUIRED = 0.10
 ROUNDS = 3
@@ -45,7 +46,7 @@ LIMIT = 6
 def run(settings: Settings) -> list[Row]:
     """The share of the wall time that is no network, and the same for each stage and each kind of network."""
     base, plan = planned(settings, settings.erasers, limit=settings.limit or LIMIT)
-    with threads_set(settings.threads):
+    with threads(settings.threads):
         measured = [once(base, plan) for _ in range(settings.rounds_or(ROUNDS))]
     return rows(measured, plan)
 

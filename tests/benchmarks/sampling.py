@@ -21,13 +21,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.measuring import Row, Settings, alternate, middle, planned, seconds_of, spaced, threads_set
+from benchmarks.measuring import Row, Settings, alternate, middle, planned, seconds_of, spaced
 from conceptbench.engine.generate import Generation
 from conceptbench.engine.images import BASE, ImageSpec
 from conceptbench.engine.session import Session
 from conceptbench.engine.store import Store
 from conceptbench.models.base import Base
 from conceptbench.models.families import load_pipeline
+from conceptbench.models.sampling import threads
 from conceptbench.models.schedulers import make_scheduler
 
 BATCH = 32
@@ -42,7 +43,7 @@ def run(settings: Settings) -> list[Row]:
     base, plan = planned(settings)
     specs = spaced(plan.distinct_base_images(), settings.images)
     pipeline = stock_pipeline(base, specs[0])
-    with threads_set(settings.threads), tempfile.TemporaryDirectory() as name:
+    with threads(settings.threads), tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         draw_ours(base, specs[:BATCH], folder / "warm")
         draw_stock(pipeline, specs[:2], folder / "warm-stock")

@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-import sys
-
 import pytest
 import torch
+from calling import call
 from safetensors.torch import load_file, save_file
 
-from conceptbench.cli import app as application
-from conceptbench.cli.export import export
 from conceptbench.models.erasure import Change, Erasure, RuntimeSpec
 
 NAME = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"
@@ -15,20 +12,7 @@ NAME = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"
 
 @pytest.fixture
 def cli(monkeypatch, capsys):
-    if not any(c.name == "export" for c in application.app.registered_commands):
-        application.app.command("export")(export)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["conceptbench", "export", *map(str, arguments)])
-        code = 0
-        try:
-            application.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return call
+    return lambda *arguments: call("export", *arguments, monkeypatch=monkeypatch, capsys=capsys)
 
 
 @pytest.fixture
