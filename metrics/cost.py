@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from conceptbench.core.metric import Better, Edited, ErasureMetric, JudgeCard
+from conceptbench.core.judge import JudgeCard
+from conceptbench.core.metric import Better
 from conceptbench.core.schemas import Strict
+from conceptbench.core.whole_metric import Edited, ErasureMetric
 
 UNITS = {"seconds": "seconds", "peak_memory_mb": "MB", "network_evaluations": "evaluations", "size_bytes": "bytes"}
 TIMED = ("seconds", "peak_memory_mb")

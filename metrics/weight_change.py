@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conceptbench.core.errors import UserInputError, nearest
-from conceptbench.core.metric import Better, Edited, ErasureMetric, JudgeCard
+from conceptbench.core.judge import JudgeCard
+from conceptbench.core.metric import Better
 from conceptbench.core.schemas import Strict
+from conceptbench.core.whole_metric import Edited, ErasureMetric
 
 Weights = Mapping[str, NDArray[Any]]
 """Parameters by name, any float dtype."""

@@ -29,7 +29,7 @@ class PlainContext:
     def checkpoint(self, step, tensors):
         pass
 
-    def progress(self, step, total, loss, **values):
+    def progress(self, step, total, loss, *, prompt=None, **values):
         self.losses.append(loss)
 
 

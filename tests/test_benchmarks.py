@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from benchmarks import esd, matmul, measuring, overhead, plan, run, sampling
+from benchmarks import esd, judging, matmul, measuring, overhead, plan, run, sampling
 from benchmarks.measuring import ForwardClock, Row, Settings, alternate, planned
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -243,3 +243,23 @@ def test_wrong_arguments_are_refused(arguments, capsys):
     with pytest.raises(SystemExit) as error:
         run.main(arguments)
     assert error.value.code == 2 and ("there are sampling" in capsys.readouterr().err or arguments[0] == "sampling")
+
+
+# -- judging ---------------------------------------------------------------------------------------------------------
+def test_judging_asks_every_judge_about_every_image_on_both_sides(settings, monkeypatch):
+    from world import ColourJudge
+
+    found = judging.run(settings)
+    assert [r.name for r in found] == ["judging: all metrics together", *(f"judging: {j}" for j in ("colour", "length", "distance"))]
+    assert found[0].bound == ("at most", 1.3) and found[0].value > 0 and all(r.unit == "ms" and r.value > 0 for r in found[1:])
+    scene = {}
+    monkeypatch.setattr(judging, "rows", lambda made, rounds, alone: scene.update(made=made) or [])
+    judging.run(settings)
+    images = scene["made"].images
+    assert images == 2 * 2 + 3 * 2  # two and three concepts, two prompts each
+    ColourJudge.looked = 0
+    judging.judge_alone(scene["made"], "colour")
+    assert ColourJudge.looked == images
+    judging.score_all(scene["made"])
+    assert ColourJudge.looked == 2 * images
+    assert sorted(judging.texts_of(scene["made"], "length")) == sorted({s.condition.text for own in scene["made"].tasks.values() for s in own})

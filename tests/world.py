@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from conceptbench.core.metric import JudgeCard
+from conceptbench.core.judge import JudgeCard
 from conceptbench.core.registry import JUDGES
 
 CONCEPTS = [
@@ -26,7 +26,7 @@ class ColourJudge:
     def __init__(self) -> None:
         self.card = JudgeCard("colour", "classifier", "c" * 64, "here", "none", "none", {"subject": ("red", "green", "blue", "nothing")})
 
-    def __call__(self, images, texts):
+    def __call__(self, images):
         ColourJudge.looked += len(images)
         means = images.reshape(len(images), -1, 3).mean(1) / 255
         nothing = np.where(images.reshape(len(images), -1).std(1, keepdims=True) < 1, 2.0, 0.0)
@@ -34,13 +34,19 @@ class ColourJudge:
 
 
 class LengthJudge:
-    """A cosine that depends on image and text."""
+    """Directions in a plane: an image's by its brightness, a text's by its length."""
 
     def __init__(self) -> None:
-        self.card = JudgeCard("length", "image-text", "d" * 64, "here", "none", "none", {}, needs_text=True)
+        self.card = JudgeCard("length", "image-text", "d" * 64, "here", "none", "none", {})
 
-    def __call__(self, images, texts):
-        return {"cosine": images.reshape(len(images), -1).mean(1) / 255 - 0.1 * np.array([len(t) for t in texts])}
+    def __call__(self, images):
+        return {"embedding": self._directions(images.reshape(len(images), -1).mean(1) / 255)}
+
+    def encode_texts(self, texts):
+        return self._directions(np.array([len(t) for t in texts]) / 10)
+
+    def _directions(self, angles):
+        return np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
 
 
 class DistanceJudge:

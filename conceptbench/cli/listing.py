@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-KINDS = ("suites", "erasers", "metrics", "judges", "bases", "concepts")
+KINDS = ("suites", "erasers", "metrics", "judges", "references", "bases", "concepts")
 
 
 def list_names(kind: Annotated[str, typer.Argument(help=f"One of: {', '.join(KINDS)}.")] = "suites") -> None:
-    """List suites, erasers, metrics, judges, bases or concepts."""
+    """List suites, erasers, metrics, judges, reference sets, bases or concepts."""
     from conceptbench.core import registry
     from conceptbench.core.errors import unknown_name
     from conceptbench.core.manifests import load_concepts, load_suite, names_in

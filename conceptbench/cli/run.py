@@ -125,15 +125,21 @@ def _print_table(rows: list[ResultRow], erased: str, kept: str) -> None:
 
     from conceptbench.engine.report import row_names
 
-    overall: dict[tuple[str, ...], ResultRow] = {(r.task, r.eraser, r.preset, r.metric, r.role): r for r in rows if r.concept == "*"}
+    overall: dict[tuple[str, ...], ResultRow] = {(r.task, r.eraser, r.preset, r.protocol, r.role): r for r in rows if r.concept == "*"}
     names = row_names([(r.eraser, r.preset) for r in rows])
-    columns = [(erased, "target"), (kept, "retained"), ("nothing", "target"), ("nothing", "retained"), ("clip_score", "target"), ("clip_score", "retained")]
+    columns = [(p, role) for metric, role in _columns(erased, kept) for p in dict.fromkeys(r.protocol for r in rows if (r.metric, r.role) == (metric, role))]
     table = Table(title="per cent (CLIP: cosine x 100) with 95 % intervals; n and protocols are in leaderboard.csv", title_justify="left")
-    for head in ("task", "eraser", *(f"{metric} ({role})" for metric, role in columns)):
+    several = {p.partition("@")[0] for p, role in columns if sum(q.partition("@")[0] == p.partition("@")[0] and r == role for q, r in columns) > 1}
+    for head in ("task", "eraser", *(f"{p if p.partition('@')[0] in several else p.partition('@')[0]} ({role})" for p, role in columns)):
         table.add_column(head, no_wrap=True)
     for task, eraser, preset in dict.fromkeys((r.task, r.eraser, r.preset) for r in rows):
-        table.add_row(task, names[eraser, preset], *(_cell(overall.get((task, eraser, preset, metric, role))) for metric, role in columns))
+        table.add_row(task, names[eraser, preset], *(_cell(overall.get((task, eraser, preset, protocol, role))) for protocol, role in columns))
     Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _columns(erased: str, kept: str) -> list[tuple[str, str]]:
+    """(metric, role) of the leaderboard on the terminal; a metric with two protocols has two columns."""
+    return list(dict.fromkeys([(erased, "target"), (kept, "retained"), *((m, r) for m in ("nothing", "clip_score") for r in ("target", "retained"))]))
 
 
 def _cell(row: ResultRow | None) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from conceptbench.cli import options
+from conceptbench.cli import options, score_records
 
 
 def score(
@@ -33,11 +33,30 @@ def score(
     task: options.Tasks = None,
     precision: options.Precision = "fp32",
     compiled: options.Compile = False,
+    records: score_records.Records = None,
+    mapping: score_records.Map = None,
+    base_records: score_records.BaseRecords = None,
+    concept: score_records.ConceptName = "",
+    erased: score_records.Erased = "",
+    kept: score_records.Kept = "",
+    metric: score_records.MetricNames = None,
+    judge_id: score_records.JudgeId = None,
+    label: score_records.Label = None,
+    separator: score_records.Separator = "",
+    threshold: score_records.Threshold = None,
+    scale: score_records.Scale = "x100",
+    encoding: score_records.Encoding = "utf-8",
 ) -> None:
-    """Score without making anything: a run that is still under way (rows are marked partial), or a folder of images.
+    """Score without making anything: a run that is still under way (rows are marked partial), a folder of images, or another tool's records.
 
     Example: conceptbench score mini --task object --images my_images --name my-method
+
+    Example: conceptbench score --records nudenet.csv --map labels=label --map scores=score --erased nudity
     """
+    if records is not None:
+        score_records.score_records(context.params)
+        return
+    score_records.without_records(context.params)
     from conceptbench.cli.run import carry_out, finish
     from conceptbench.core.errors import UserInputError
     from conceptbench.engine.foreign import claims_of_manifest, claims_of_names, score_folder

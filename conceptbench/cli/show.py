@@ -53,11 +53,9 @@ def _eraser(name: str) -> str:
 
 def _metric(name: str) -> str:
     from conceptbench.core.registry import METRICS
+    from conceptbench.engine.metric_card import metric_card
 
-    metric = METRICS.load(name)
-    options = ", ".join(f"{k}={f.default}" for k, f in metric.Config.model_fields.items()) or "none"
-    about = (metric.__doc__ or "").strip()
-    return f"{name}: {metric.summary}\njudge: {metric.role}\nunit: {metric.unit}\noptions: {options}\n\n{about}\nfrom: {METRICS.origin(name)}"
+    return metric_card(name, METRICS.load(name), METRICS.origin(name))
 
 
 def _judge(name: str) -> str:

@@ -180,14 +180,14 @@ def unknown_concepts(document: Document, tasks: Mapping[int, Task], known: Itera
     ]
 
 
-def unknown_plugins(document: Document, metrics: Mapping[int, MetricSpec]) -> list[Problem]:
-    """Metrics and judges of a suite (by their number in it) that are not installed."""
-    found = []
+def unknown_plugins(document: Document, metrics: Mapping[int, MetricSpec], trained: Iterable[str] = ()) -> list[Problem]:
+    """Metrics and judges of a suite (by their number in it) that are neither installed nor, for judges, trained by the suite itself."""
+    found, known = [], [*JUDGES.names(), *trained]
     for i, spec in metrics.items():
         if spec.metric not in METRICS.names():
             found.append(unknown(document.path, document.line(("metrics", i, "metric")), "metric", spec.metric, METRICS.names()))
-        if spec.judge is not None and spec.judge not in JUDGES.names():
-            found.append(unknown(document.path, document.line(("metrics", i, "judge")), "judge", spec.judge, JUDGES.names()))
+        if spec.judge is not None and spec.judge not in known:
+            found.append(unknown(document.path, document.line(("metrics", i, "judge")), "judge", spec.judge, known))
     return found
 
 
@@ -199,7 +199,7 @@ def load_suite(name: str) -> Suite:
     refuse(problems)
     assert suite is not None
     concepts = load_concepts(suite.concepts)
-    refuse([*unknown_concepts(document, dict(enumerate(suite.tasks)), concepts), *unknown_plugins(document, dict(enumerate(suite.metrics)))])
+    refuse([*unknown_concepts(document, dict(enumerate(suite.tasks)), concepts), *unknown_plugins(document, dict(enumerate(suite.metrics)), suite.judges)])
     return suite
 
 

@@ -1,108 +1,86 @@
-"""The contracts of metrics and judges. Pure: arrays in, records and estimates out; the networks are behind judges."""
+"""The contracts of metrics. Pure: arrays in, values and estimates out; the networks are behind judges.
+
+==================  ==============================================================================================================
+kind                what it is
+==================  ==============================================================================================================
+`Metric`            one value an image, or an image and its partner; the engine averages, with an interval by prompt
+`SetMetric`         one value of a set of images beside a reference set (FID, precision), or beside the other images (AUC)
+`ErasureMetric`     one value of an erasure as a whole: weight change, cost (:mod:`conceptbench.core.whole_metric`)
+`DerivedMetric`     made of other metrics' estimates: harmonic mean, normalised rates (there, too)
+`Probe`             values of a model itself, with its weights at hand (:mod:`conceptbench.models.probe`)
+==================  ==============================================================================================================
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from conceptbench.core.results import Estimate
+from conceptbench.core.judge import JudgeCard
+from conceptbench.core.results import Difference, Estimate
 from conceptbench.core.schemas import Concept, Role, Strict
 
 Better = Literal["higher", "lower", "neither"]
-Outputs = dict[str, NDArray[Any]]
-"""What a judge says of N images: named arrays whose first axis is N."""
+NO_TEXTS: NDArray[np.float32] = np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True)
-class JudgeCard:
-    """What a judge is and where it comes from.
+class Asked:
+    """What one image was asked to show.
 
     Attributes:
-        id: registered name.
-        role: ``classifier``, ``detector``, ``image-text``, ``features``, or ``distance`` (of two images: a :class:`PairJudge`).
-        sha256: of the weights.
-        source, licence, preprocessing: for people.
-        labels: head -> labels in the order of the outputs (classifiers and detectors).
-        needs_text: whether the answer depends on the prompt.
+        concept, role: whom it counts for.
+        prompt_id: the cluster.
+        text: the prompt.
+        content: the prompt without its style or artist; empty where the prompt set does not say.
     """
-
-    id: str
-    role: Literal["classifier", "detector", "image-text", "features", "distance"]
-    sha256: str
-    source: str
-    licence: str
-    preprocessing: str
-    labels: Mapping[str, tuple[str, ...]]
-    needs_text: bool = False
-
-
-class Judge(Protocol):
-    """A pretrained model that a metric asks. It runs once over an image, whoever asks."""
-
-    card: JudgeCard
-
-    def __call__(self, images: NDArray[np.uint8], texts: Sequence[str]) -> Outputs:
-        """Judges images.
-
-        Args:
-            images: (N, H, W, 3) uint8 RGB in [0, 255].
-            texts: N prompts; ignored by judges whose card does not need them.
-
-        Returns:
-            Arrays with first axis N: classifiers give probabilities (N, labels) by head, image-text models ``cosine`` (N,),
-            feature extractors ``features`` (N, D), detectors ``detections`` (N, M, 6): score, label index, x0, y0, x1, y1,
-            coordinates in [0, 1], unused rows with score 0, sorted by score.
-        """
-        ...
-
-
-class PairJudge(Protocol):
-    """A judge of role ``distance``: it compares an image with its partner, the base's image of the same condition and seed."""
-
-    card: JudgeCard
-
-    def __call__(self, images: NDArray[np.uint8], partners: NDArray[np.uint8]) -> Outputs:
-        """Compares images.
-
-        Args:
-            images: (N, H, W, 3) uint8 RGB.
-            partners: (N, H, W, 3) uint8 RGB of the same size.
-
-        Returns:
-            ``distance`` (N,) float, not negative.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class Edited:
-    """An erasure as an :class:`ErasureMetric` sees it.
-
-    Attributes:
-        before: ``component.parameter`` -> the base's value, for every parameter of the denoiser and of each changed component.
-        after: the same names -> the erased value, for the parameters that the erasure names only; float32.
-        cost: ``seconds``, ``peak_memory_mb``, ``network_evaluations``, ``size_bytes``; None where it was not measured (a
-            checkpoint made elsewhere).
-    """
-
-    before: Mapping[str, NDArray[Any]]
-    after: Mapping[str, NDArray[np.float32]]
-    cost: Mapping[str, float | None]
-
-
-@dataclass(frozen=True)
-class Scored:
-    """One image as a metric sees it: its concept and role, its prompt (the cluster) and what the judge said of it."""
 
     concept: Concept
     role: Role
     prompt_id: str
+    text: str = ""
+    content: str = ""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One image as a metric sees it.
+
+    Attributes:
+        asked: what it was asked to show.
+        said: what the judge said of it: named arrays.
+        cosines: (T,) of an image-text judge: the image with each of :meth:`Metric.texts`.
+    """
+
+    asked: Asked
     said: Mapping[str, NDArray[Any]]
+    cosines: NDArray[np.float32] = field(default_factory=lambda: NO_TEXTS)
+
+    @property
+    def concept(self) -> Concept:
+        """The concept that the image counts for."""
+        return self.asked.concept
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some images as a :class:`SetMetric` sees them.
+
+    Attributes:
+        values: (N, D) float: what :meth:`SetMetric.reading` took of each.
+        clusters: N prompt ids; those of a reference set are all different.
+    """
+
+    values: NDArray[Any]
+    clusters: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.values)
 
 
 class Quantity(ABC):
@@ -111,12 +89,16 @@ class Quantity(ABC):
     Attributes:
         name: registered name.
         summary: one line.
+        reference: the papers that define it or use it so.
+        failure_modes: what it does not see, or sees wrongly; for ``conceptbench show metric``.
         role: the judge's role that it needs; empty if it asks none.
         unit: ``rate``, ``score``, ``seconds`` ...
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
+    reference: ClassVar[str] = ""
+    failure_modes: ClassVar[tuple[str, ...]] = ()
     role: ClassVar[str]
     unit: ClassVar[str] = "rate"
 
@@ -142,17 +124,8 @@ class Quantity(ABC):
         return f"{self.id}@{self.arithmetic}" + (f"/{self.judge.id}" if self.role else "")
 
 
-class Metric(Quantity):
-    """A quantity of images: one value an image, averaged with an interval by prompt.
-
-    Attributes:
-        is_rate: whether values are 0 or 1.
-        needs: ``images``: each by itself; ``pairs``: each with the base's image of the same condition and seed (the judge is a
-            :class:`PairJudge`; the base itself has no row).
-    """
-
-    is_rate: ClassVar[bool] = True
-    needs: ClassVar[Literal["images", "pairs"]] = "images"
+class OfImages(Quantity):
+    """What metrics of single images and of sets of images share."""
 
     @abstractmethod
     def better(self, role: Role) -> Better:
@@ -162,32 +135,80 @@ class Metric(Quantity):
     def applies(self, concept: Concept, role: Role) -> bool:
         """Whether the metric is defined for a concept of this role."""
 
-    @abstractmethod
-    def value(self, image: Scored) -> float | None:
-        """The value of one image, or None with the image counted as failed."""
-
-    def estimate(self, values: Sequence[float | None], clusters: Sequence[str], planned: int, role: Role) -> Estimate:
-        """The estimate of a group of images: mean with an interval by prompt."""
-        return Estimate.of(values, clusters, planned=planned, rate=self.is_rate, unit=self.unit, better=self.better(role))
+    def texts(self, asked: Asked) -> tuple[str, ...]:
+        """The texts that an image-text judge must compare the image with."""
+        return ()
 
 
-class ErasureMetric(Quantity):
-    """A quantity of an erasure as a whole: weight change, cost. Its rows have role ``model`` and concept ``*``.
+class Metric(OfImages):
+    """A quantity of images: one value an image, averaged with an interval by prompt.
 
     Attributes:
-        unit: where it depends on the options, ``__init__`` sets it.
-        timed: whether a rerun may give another value (seconds, memory); such rows are not part of canonical results. May
-            depend on the options, too: ask the instance.
+        is_rate: whether values are 0 or 1.
+        total: whether the row gives the sum over images (a count of detections) and not the mean.
+        needs: ``images``: each by itself; ``pairs``: each with the base's image of the same condition and seed (the judge is a
+            :class:`~conceptbench.core.judge.PairJudge`; the base itself has no row).
     """
 
-    role: ClassVar[str] = ""
-    unit: str = "depends on the options"  # type: ignore[misc] # other metrics have one for the class
-    timed: bool = False
+    is_rate: ClassVar[bool] = True
+    total: ClassVar[bool] = False
+    needs: ClassVar[Literal["images", "pairs"]] = "images"
+
+    def counts(self, image: Scored) -> bool:
+        """Whether the image is in the denominator at all, e.g. because it has a face; the row says how many are not."""
+        return True
 
     @abstractmethod
-    def better(self) -> Better:
-        """Which direction is good."""
+    def value(self, image: Scored) -> float | None:
+        """The value of one image that counts, or None with the image counted as failed."""
+
+
+class SetMetric(OfImages):
+    """A quantity of a set of images beside a reference set.
+
+    Attributes:
+        each_concept: whether there is also a row for each concept, beside that over all concepts of a role.
+    """
+
+    each_concept: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def beside(self) -> str:
+        """The reference.
+
+        ``base`` (its images for the same prompts and seeds), ``others`` (the model's images of other concepts in the task), the name
+        of a registered reference set, or a folder of images.
+        """
+
+    @property
+    def reference_size(self) -> int | None:
+        """How many images of a registered or foreign reference set; None for all that a folder has."""
+        return None
 
     @abstractmethod
-    def measure(self, erasure: Edited) -> float | None:
-        """The value, or None where it is undefined (nothing was measured)."""
+    def reading(self, image: Scored, of: Concept | None) -> NDArray[Any]:
+        """What the metric takes of one image: (D,) float.
+
+        Args:
+            image: the image.
+            of: the concept that the row is about (None: all), which for an image among the ``others`` is not the image's own.
+        """
+
+    @abstractmethod
+    def estimate(self, *, generated: Sample, real: Sample) -> Estimate:
+        """The value with its interval, or the reason why there is none.
+
+        Args:
+            generated: the model's images; may be empty.
+            real: the reference; may be empty.
+        """
+
+    def difference(self, *, generated: Sample, base: Sample, real: Sample) -> Difference:
+        """The model's value minus the base's; ``generated`` and ``base`` are paired row by row (same prompt, same noise)."""
+        value, other = self.estimate(generated=generated, real=real).value, self.estimate(generated=base, real=real).value
+        return Difference(value=None if value is None or other is None else value - other)
+
+    def per_image(self, *, generated: Sample, real: Sample) -> NDArray[Any] | None:
+        """(N,) a value of each image for the records, where the quantity is a mean of such; else None."""
+        return None

@@ -8,10 +8,13 @@ from pydantic import ValidationError
 
 from conceptbench.core.documents import Document, Problem, messages, unknown
 from conceptbench.core.errors import ConceptBenchError, nearest, unknown_name
+from conceptbench.core.judge import JudgeCard
 from conceptbench.core.manifests import ConceptFile
-from conceptbench.core.metric import JudgeCard, Metric, Quantity
+from conceptbench.core.metric import OfImages, Quantity
+from conceptbench.core.protocols import names_of, spelled_out
 from conceptbench.core.registry import JUDGES, METRICS
 from conceptbench.core.schemas import Headline, MetricSpec
+from conceptbench.core.whole_metric import DerivedMetric
 
 Cards = Mapping[str, JudgeCard]
 """judge's name -> its card, of those whose weights are here."""
@@ -26,31 +29,71 @@ def metric_problems(document: Document, metrics: Mapping[int, MetricSpec], cards
         cards: of the judges; what needs the card of another one is left out.
         headline: None if it must not be checked, e.g. because not every metric of the file could be read.
     """
-    made: dict[int, Quantity] = {}
+    made: list[tuple[int, Quantity]] = []
     problems: list[Problem] = []
+    complete = True
     for i, spec in metrics.items():
         if spec.metric not in METRICS.names():
+            complete = False
             continue
         try:
             kind: type[Quantity] = METRICS.load(spec.metric)
+            specs = spelled_out(spec)
         except ConceptBenchError as error:
-            problems.append(document.problem(("metrics", i, "metric"), error.message))
+            problems.append(document.problem(("metrics", i), error.message))
+            complete = False
             continue
-        problems += _judge_problems(document, i, spec, kind, cards)
-        try:
-            config = kind.Config.model_validate(spec.options)
-        except ValidationError as error:
-            found = messages(kind.Config, error)
-            problems += [document.problem(("metrics", i, "options", *place), f"option of metric {spec.metric!r}: {text}") for place, text in found]
-            continue
-        # without weights a stand-in card serves: a metric's id is made of its options
-        card = cards.get(spec.judge or "") or JudgeCard(spec.judge or "", "features", "", "", "", "", {})
-        made[i] = kind(config, card)
-    problems += _twice(document, metrics, made)
-    if headline is not None and len(made) == len(metrics):
-        ids = {m.id for m in made.values() if isinstance(m, Metric)}
-        problems += [unknown(document.path, document.line(("headline", end)), "headline metric", name, ids) for end, name in headline if name not in ids]
+        problems += _judge_problems(document, i, specs[0], kind, cards)
+        for one in specs:
+            metric, found = _made(document, i, one, kind, cards)
+            problems += found
+            complete = complete and metric is not None
+            made += [] if metric is None else [(i, metric)]
+    problems += _twice(document, made)
+    if complete:
+        problems += _named(document, headline, made)
     return problems
+
+
+def _made(document: Document, i: int, spec: MetricSpec, kind: type[Quantity], cards: Cards) -> tuple[Quantity | None, list[Problem]]:
+    """A metric as the suite asks for it, or what is wrong with its options."""
+    try:
+        config = kind.Config.model_validate(spec.options)
+    except ValidationError as error:
+        found = messages(kind.Config, error)
+        return None, [document.problem(("metrics", i, "options", *place), f"option of metric {spec.metric!r}: {text}") for place, text in found]
+    card = cards.get(spec.judge or "")
+    if card is not None and card.role != kind.role:
+        return None, []  # that is said already
+    try:
+        # without weights a stand-in card serves: a metric's id is made of its options
+        return kind(config, card or JudgeCard(spec.judge or "", "features", "", "", "", "", {})), []
+    except ConceptBenchError as error:
+        if card is None and kind.role:
+            return None, []  # the stand-in knows no labels
+        return None, [document.problem(("metrics", i, "options"), f"option of metric {spec.metric!r}: {error.message}")]
+
+
+def _named(document: Document, headline: Headline | None, made: Iterable[tuple[int, Quantity]]) -> list[Problem]:
+    """Headline metrics and sources of derived metrics that do not exist, or exist under several protocols."""
+    protocols: dict[str, set[str]] = {}
+    for _, metric in made:
+        if isinstance(metric, OfImages):
+            for name in names_of(metric.protocol):
+                protocols.setdefault(name, set()).add(metric.protocol)
+    places: list[tuple[tuple[str | int, ...], str, str]] = [(("headline", end), "headline metric", name) for end, name in headline or ()]
+    for i, metric in made:
+        if isinstance(metric, DerivedMetric):
+            places += [(("metrics", i), f"metric that {metric.id} is made of", name) for name in metric.sources]
+    found = []
+    for place, what, name in places:
+        if name not in protocols:
+            found.append(unknown(document.path, document.line(place), what, name, protocols))
+        elif len(protocols[name]) > 1:
+            several = ", ".join(sorted(protocols[name]))
+            message = f"the {what} {name!r} has several protocols: {several}; keep one of them, or name a derived metric's sources as ID/JUDGE"
+            found.append(document.problem(place, message))
+    return found
 
 
 def _judge_problems(document: Document, i: int, spec: MetricSpec, kind: type[Quantity], cards: Cards) -> list[Problem]:
@@ -68,15 +111,15 @@ def _judge_problems(document: Document, i: int, spec: MetricSpec, kind: type[Qua
     ]
 
 
-def _twice(document: Document, metrics: Mapping[int, MetricSpec], made: Mapping[int, Quantity]) -> list[Problem]:
-    """Metrics of one id and judge: their rows could not be told apart."""
-    first: dict[tuple[str, str | None], int] = {}
+def _twice(document: Document, made: Iterable[tuple[int, Quantity]]) -> list[Problem]:
+    """Metrics of one protocol: their rows could not be told apart."""
+    first: dict[str, int] = {}
     found = []
-    for i, metric in made.items():
-        key = (metric.id, metrics[i].judge)
-        if first.setdefault(key, i) != i and made[first[key]].protocol == metric.protocol:
-            line = document.line(("metrics", first[key]))
+    for i, metric in made:
+        if metric.protocol in first:
+            line = document.line(("metrics", first[metric.protocol]))
             found.append(document.problem(("metrics", i), f"metric {metric.id!r} with this judge is in the suite already, in line {line}"))
+        first.setdefault(metric.protocol, i)
     return found
 
 

@@ -139,5 +139,6 @@ ERASERS = Registry("eraser", "conceptbench.erasers", "conceptbench.models.eraser
 METRICS = Registry("metric", "conceptbench.metrics", "conceptbench.core.metric:Quantity")
 JUDGES = Registry("judge", "conceptbench.judges")
 BASES = Registry("base", "conceptbench.bases")
+REFERENCES = Registry("reference set", "conceptbench.references")
 RUNTIMES = Registry("runtime", "conceptbench.runtimes", "conceptbench.models.runtime:Runtime")
 SUITES = Registry("suite", "conceptbench.suites")

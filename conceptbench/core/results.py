@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -20,6 +21,8 @@ class Estimate(BaseModel):
         low, high, kind: the 95 % interval and its method; None with a reason in ``kind`` where there is none.
         planned, scored, failed: images.
         clusters: distinct prompts.
+        spread, spread_kind: a standard deviation (of the population, ddof 0) and over what; it describes, it is no uncertainty.
+        reason: why there is no value, or what must be known about it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -28,13 +31,15 @@ class Estimate(BaseModel):
     low: float | None = None
     high: float | None = None
     kind: str = ""
-    planned: int
-    scored: int
-    failed: int
-    clusters: int
-    unit: str
-    better: str
+    planned: int = 0
+    scored: int = 0
+    failed: int = 0
+    clusters: int = 0
+    unit: str = ""
+    better: str = ""
     reason: str = ""
+    spread: float | None = None
+    spread_kind: str = ""
 
     @classmethod
     def of(cls, values: Sequence[float | None], clusters: Sequence[str], *, planned: int, rate: bool, unit: str, better: str) -> Estimate:
@@ -49,7 +54,7 @@ class Estimate(BaseModel):
             better: direction that is good.
         """
         kept = [(v, c) for v, c in zip(values, clusters, strict=True) if v is not None]
-        counts = {
+        counts: dict[str, Any] = {
             "planned": planned,
             "scored": len(kept),
             "failed": len(values) - len(kept),
@@ -62,9 +67,12 @@ class Estimate(BaseModel):
         numbers, labels = [v for v, _ in kept], [c for _, c in kept]
         interval = (rate_interval if rate else mean_interval)(numbers, labels)
         mean = sum(numbers) / len(numbers)
+        if not rate:
+            counts.update(spread=math.sqrt(math.fsum((v - mean) ** 2 for v in numbers) / len(numbers)), spread_kind="images")
         if interval is None:
             return cls(value=mean, kind="none: one prompt only", **counts)
-        return cls(value=mean, low=interval.low, high=interval.high, kind=interval.kind, **counts)
+        low, high = (min(1.0, max(0.0, end)) if unit == "probability" else end for end in (interval.low, interval.high))
+        return cls(value=mean, low=low, high=high, kind=interval.kind, **counts)
 
 
 class Difference(BaseModel):
@@ -93,6 +101,7 @@ class ResultRow(BaseModel):
     ``concept`` is ``*`` in a row over all concepts of the role; role ``model`` is for what an erasure is or costs as a whole.
     ``eraser`` holds name and variant (``esd-x``); the unmodified model is ``base``. ``status`` is ``ok``, ``partial``, ``limited``
     (fewer prompts were asked for), ``development`` (tuning prompts) or ``failed`` (the erasure was not made; ``reason`` says why).
+    ``spread`` is the standard deviation over what ``spread_kind`` says: images, tasks (splits), inversion seeds, disjoint splits.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -124,10 +133,13 @@ class ResultRow(BaseModel):
     train_seed: int | None
     status: str
     reason: str = ""
+    spread: float | None = None
+    spread_kind: str = ""
     suite_sha256: str = ""
     base_sha256: str = ""
     erasure_sha256: str = ""
     judge_sha256: str = ""
+    reference_sha256: str = ""
     plugin_sha256: str = ""
     environment: str = ""
     hardware: str = ""

@@ -6,17 +6,14 @@ import sys
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from conceptbench.core.strict import Strict as Strict  # also known by this name
+from conceptbench.core.trained_judges import TrainedJudgeSpec
 
 Kind = Literal["identity", "object", "style", "explicit"]
 Split = Literal["development", "heldout"]
 Role = Literal["target", "retained"]
-
-
-class Strict(BaseModel):
-    """Frozen, and every unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Concept(Strict):
@@ -140,11 +137,23 @@ class Task(Strict):
 
 
 class MetricSpec(Strict):
-    """A metric of a suite: its registered name, the judge it asks, and its options."""
+    """A metric of a suite.
+
+    Attributes:
+        metric: registered name.
+        judge: whom it asks.
+        preset: a protocol by the name of who used it; it brings options and a judge, and what stands here wins over it.
+        options: of the metric.
+        each: option -> values: one metric for each combination of them, e.g. thresholds.
+        concepts: the concepts that it is about; all that it applies to if empty. For what is dear to measure.
+    """
 
     metric: str
     judge: str | None = None
+    preset: str | None = None
     options: dict[str, Any] = {}
+    each: dict[str, list[Any]] = {}
+    concepts: tuple[str, ...] = ()
 
 
 class Headline(Strict):
@@ -154,8 +163,32 @@ class Headline(Strict):
     kept: str
 
 
+class Watch(Strict):
+    """What is looked at while an eraser trains (KPOP, Fig. 4): does its prompt still bring the concept out?
+
+    Attributes:
+        judge: an image-text judge.
+        every: training steps between two looks; the first and the last are always taken.
+        images: drawn for each of the two prompts.
+        texts: what a learned prompt is compared with, for erasers that learn one.
+    """
+
+    judge: str
+    every: int = Field(default=50, ge=1)
+    images: int = Field(default=4, ge=1)
+    texts: tuple[str, ...] = ()
+
+
 class Suite(Strict):
-    """A versioned evaluation: base, sampler, tasks, metrics and the usual line-up of erasers."""
+    """A versioned evaluation: base, sampler, tasks, metrics and the usual line-up of erasers.
+
+    Attributes:
+        judges: judges that are trained for this suite's base, by the name that metrics ask them by.
+        splits: tasks that are splits of one experiment (KPOP, sec. 4.1): rows of the task ``*`` give the value over all of them
+            and its standard deviation over them.
+        floor: another sampler, with which the base's images are drawn again: how far two samplers alone are apart.
+        watch: what is looked at while an eraser trains.
+    """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     version: str = Field(pattern=r"^\d+\.\d+$")
@@ -170,6 +203,10 @@ class Suite(Strict):
     metrics: tuple[MetricSpec, ...] = Field(min_length=1)
     erasers: tuple[str, ...] = ()
     headline: Headline
+    judges: dict[str, TrainedJudgeSpec] = {}
+    splits: tuple[str, ...] = ()
+    floor: Sampler | None = None
+    watch: Watch | None = None
 
     @field_validator("tasks")
     @classmethod

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from conceptbench.core.schemas import Split
+if TYPE_CHECKING:
+    from conceptbench.core.schemas import Split
+
 
 BYTES = 5
 """Of a hash in a seed: 40 bits."""

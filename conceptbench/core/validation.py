@@ -11,12 +11,14 @@ from pydantic import BaseModel, ValidationError
 
 from conceptbench.core.documents import Document, Problem, check, read_document, unknown
 from conceptbench.core.errors import ConceptBenchError, MissingWeightsError, UserInputError
+from conceptbench.core.judge import JudgeCard
 from conceptbench.core.manifests import ConceptFile, PromptFile, find_manifest, read_concepts, read_prompts, unknown_concepts, unknown_plugins
-from conceptbench.core.metric import JudgeCard
 from conceptbench.core.metric_checks import label_problems, metric_problems
 from conceptbench.core.prompt_checks import concept_problems, prompt_problems, strangers, too_few
+from conceptbench.core.protocols import spelled_out
 from conceptbench.core.registry import BASES, JUDGES
 from conceptbench.core.schemas import Headline, MetricSpec, Suite, Task
+from conceptbench.core.trained_judges import TrainedJudgeSpec
 
 Part = TypeVar("Part", bound=BaseModel)
 
@@ -71,6 +73,7 @@ class _Parts:
     metrics: dict[int, MetricSpec]
     erasers: dict[int, str]
     headline: Headline | None
+    judges: dict[str, TrainedJudgeSpec]
     images_per_prompt: int
     every_metric: bool
 
@@ -137,6 +140,7 @@ def _parts(document: Document) -> _Parts:
     raw = value.get("metrics")
     erasers = value.get("erasers")
     number = value.get("images_per_prompt", 1)
+    own = value["judges"] if isinstance(value.get("judges"), Mapping) else {}
     return _Parts(
         document,
         base=value["base"] if isinstance(value.get("base"), str) else "",
@@ -145,6 +149,7 @@ def _parts(document: Document) -> _Parts:
         metrics=metrics,
         erasers={i: e for i, e in enumerate(erasers) if isinstance(e, str)} if isinstance(erasers, list) else {},
         headline=_usable(Headline, value.get("headline")),
+        judges={str(n): j for n, v in own.items() if (j := _usable(TrainedJudgeSpec, v)) is not None},
         images_per_prompt=number if isinstance(number, int) else 1,
         every_metric=isinstance(raw, list) and all(_whole(MetricSpec, v) for v in raw),
     )
@@ -167,7 +172,7 @@ def _suite(document: Document, around: Surroundings) -> Findings:
     concepts = _concepts_of(parts, found)
     sets = _sets_of(parts, found)
     cards = _cards_of(parts, found, around)
-    found.problems += [*_base_problems(parts), *unknown_plugins(document, parts.metrics), *prompt_problems(list(sets.values()))]
+    found.problems += [*_base_problems(parts), *unknown_plugins(document, parts.metrics, parts.judges), *prompt_problems(list(sets.values()))]
     found.problems += metric_problems(document, parts.metrics, cards, parts.headline if parts.every_metric else None)
     _check_erasers(parts, around, found)
     if concepts is not None:
@@ -253,7 +258,7 @@ def _base_problems(parts: _Parts) -> list[Problem]:
 def _cards_of(parts: _Parts, found: Findings, around: Surroundings) -> dict[str, JudgeCard]:
     """The cards of the judges that can be asked; what cannot be checked without one is said."""
     cards: dict[str, JudgeCard] = {}
-    wanted = {m.judge: i for i, m in reversed(parts.metrics.items()) if m.judge is not None and m.judge in JUDGES.names()}
+    wanted = {j: i for i, m in reversed(parts.metrics.items()) if (j := _judge_of(m)) in JUDGES.names()}
     for name, i in reversed(wanted.items()):
         try:
             cards[name] = around.card_of(name)
@@ -261,7 +266,20 @@ def _cards_of(parts: _Parts, found: Findings, around: Surroundings) -> dict[str,
             found.skipped.append(f"judge {name!r}: its role and its labels, because its weights are not here ({error.hint})")
         except ConceptBenchError as error:
             found.problems.append(parts.document.problem(("metrics", i, "judge"), f"judge {name!r}: {error.message}"))
+    for name, spec in parts.judges.items():
+        if spec.trunk not in JUDGES.names():
+            found.problems.append(unknown(parts.document.path, parts.document.line(("judges", name, "trunk")), "judge", spec.trunk, JUDGES.names()))
+        labels = {spec.head: tuple(spec.classes)}
+        cards[name] = JudgeCard(name, "classifier", "", "trained on the base's own images", "", "", labels)
     return cards
+
+
+def _judge_of(spec: MetricSpec) -> str:
+    """The judge that a metric asks, be it its preset's; empty if there is none or the preset is unknown."""
+    try:
+        return spelled_out(spec)[0].judge or ""
+    except ConceptBenchError:
+        return ""
 
 
 def _check_erasers(parts: _Parts, around: Surroundings, found: Findings) -> None:

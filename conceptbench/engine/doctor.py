@@ -19,8 +19,9 @@ import torch
 
 from conceptbench import __version__
 from conceptbench.core.errors import ConceptBenchError, MissingWeightsError, UserInputError, unknown_name
+from conceptbench.core.judge import JudgeCard
 from conceptbench.core.manifests import load_concepts, load_suite, prompts_for
-from conceptbench.core.metric import JudgeCard
+from conceptbench.core.protocols import every_metric
 from conceptbench.core.registry import BASES, JUDGES, METRICS
 from conceptbench.core.schemas import Suite
 from conceptbench.engine.lineup import resolve
@@ -188,7 +189,7 @@ class Doctor:
         ]
         metrics = [self._check(name, "metric", m, partial(METRICS.load, m)) for m in dict.fromkeys(m.metric for m in suite.metrics)]
         found += [c for c in metrics if not c.ready]  # worth a line only if one does not import
-        judges = dict.fromkeys(m.judge for m in suite.metrics if m.judge is not None)
+        judges = dict.fromkeys(m.judge for m in every_metric(suite.metrics) if m.judge is not None and m.judge not in suite.judges)
         found += [self._check(name, "judge", j, partial(judge_card, j)) for j in judges]
         found += [self._check(name, "eraser", e, partial(check_eraser, e, suite.base)) for e in suite.erasers]
         return found

@@ -6,7 +6,7 @@ import contextlib
 import resource
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ from conceptbench.engine.plan import EraseUnit
 from conceptbench.engine.session import Session
 from conceptbench.engine.store import Store
 from conceptbench.engine.training import TrainingContext
+from conceptbench.engine.watching import watcher_of
 from conceptbench.models.base import Base
 from conceptbench.models.eraser import EraseRequest
 from conceptbench.models.erasure import Erasure
@@ -35,6 +36,18 @@ def _peak_memory_mb(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
+
+
+@contextlib.contextmanager
+def training_threads(base: Base) -> Iterator[None]:
+    """The fixed number of CPU threads for whatever takes gradients; whole trajectories inside keep all of them."""
+    on_cpu = base.device.type == "cpu"
+    base.sampling_threads = torch.get_num_threads() if on_cpu else None
+    try:
+        with threads(TRAINING_THREADS if on_cpu else None):
+            yield
+    finally:
+        base.sampling_threads = None
 
 
 def erase(base: Base, unit: EraseUnit, suite: Suite, store: Store, *, train_seed: int, session: Session | None = None) -> tuple[Erasure, bool]:
@@ -65,17 +78,15 @@ def _make(base: Base, unit: EraseUnit, suite: Suite, store: Store, train_seed: i
     request = EraseRequest(
         targets=tuple(concepts[n] for n in unit.task.targets), retained=tuple(concepts[n] for n in unit.task.retained), sampler=suite.sampler, seed=train_seed
     )
-    context = TrainingContext(base, suite, store, unit.key, unit.name, training_seed(train_seed, unit.entry.label, *unit.task.targets), session)
-    on_cpu = base.device.type == "cpu"
-    base.sampling_threads = torch.get_num_threads() if on_cpu else None
+    seed = training_seed(train_seed, unit.entry.label, *unit.task.targets)
+    context = TrainingContext(base, suite, store, unit.key, unit.name, seed, session, watcher_of(suite, request.targets[0]))
     session.reporter.begin(f"erase {unit.name}", getattr(unit.entry.config, "steps", 1))
     if base.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(base.device)
     try:
-        with threads(TRAINING_THREADS if on_cpu else None):
+        with training_threads(base):
             erasure = _guarded(lambda: unit.entry.eraser().erase(base, request, unit.entry.config, context), unit)
     finally:
-        base.sampling_threads = None
         session.reporter.end()
         _check_untouched(base, unit)
     seconds, evaluations = context.spent()

@@ -11,19 +11,17 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from conceptbench.core.errors import UserInputError, nearest, unknown_name
 from conceptbench.core.files import sha256_bytes
 from conceptbench.core.results import plain_cell
 from conceptbench.engine.images import BASE, ImageSpec
 from conceptbench.engine.judging import Hearing
+from conceptbench.engine.pictures import SUFFIXES, pictures_in, read_picture
 from conceptbench.engine.plan import Plan
 from conceptbench.engine.run import Runner
-from conceptbench.engine.scoring import Model, TaskScores
-from conceptbench.engine.store import UNREADABLE
+from conceptbench.engine.seen import Model
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 BATCH = 64
 SHOWN = 5  # problems of one kind that an error lists
 PRESET = "images"
@@ -53,7 +51,7 @@ class Claim:
 
 def claims_of_names(folder: Path) -> list[Claim]:
     """What the file names of a folder say, sub-folders included; hidden files are left out."""
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    paths = pictures_in(folder)
     if not paths:
         raise UserInputError(f"no images in {folder}", f"looked for {', '.join(SUFFIXES)}")
     return [Claim(p, "", *caption_of(p.stem)) for p in paths]
@@ -154,19 +152,6 @@ def _index(name: str, claim: Claim, indices: Sequence[int], first: int) -> int:
     return indices[claim.number - first]
 
 
-def read_picture(path: Path) -> NDArray[np.uint8]:
-    """An image file as (H, W, 3) uint8.
-
-    Raises:
-        UserInputError: it is truncated or no image.
-    """
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"), np.uint8)
-    except UNREADABLE as error:
-        raise UserInputError(f"cannot read the image {path}: {error}", "replace it, or take it out: a missing image is counted, not guessed") from error
-
-
 def score_folder(runner: Runner, task_id: str, name: str, claims: Sequence[Claim], *, paired: bool) -> None:
     """Scores a task's images from files; rows and records go to the runner's outcome, the base's (from the store) first.
 
@@ -186,8 +171,8 @@ def score_folder(runner: Runner, task_id: str, name: str, claims: Sequence[Claim
         _check_partners(runner, [specs[i] for i in files])
     keys = _look(runner, plan, specs, files, paired)
     task = next(t for t in plan.suite.tasks if t.id == task_id)
-    scores = TaskScores(plan.suite, task, specs, runner.measures, runner.common())
-    runner.score(scores, runner.base_model(), f"base [{task_id}]", is_base=True)
+    scores = runner.task_scores(task, specs)
+    runner.score(scores, runner.base_model(task), f"base [{task_id}]", is_base=True)
     model = Model(name, PRESET, lambda s: keys[0].get(_place(s), ""), keys[1].said, {"train_seed": None}, whole=False)
     runner.score(scores, model, f"{name} [{task_id}]", paired=paired)
 
@@ -220,7 +205,7 @@ def _look(runner: Runner, plan: Plan, specs: Sequence[ImageSpec], files: Mapping
             by_size.setdefault(pixels.shape, []).append((i, pixels))
         for group in by_size.values():
             chosen = [specs[i] for i, _ in group]
-            # the text is part of the key: an image-text judge answers differently to another prompt
+            # the prompt is part of the key, because the same file may stand for several of them
             own = [sha256_bytes(p.tobytes() + s.key(plan.info, "foreign").encode()) for (_, p), s in zip(group, chosen, strict=True)]
             keys.update({_place(s): k for s, k in zip(chosen, own, strict=True)})
             hearing.look(own, chosen, np.stack([p for _, p in group]))

@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 
 from conceptbench.core.errors import UnitFailedError
 from conceptbench.core.files import key_of
-from conceptbench.engine.images import ImageSpec
+from conceptbench.core.schemas import Concept, Sampler
+from conceptbench.core.seeds import training_seed
+from conceptbench.engine.images import BASE, ImageSpec
 from conceptbench.engine.judging import Hearing
 from conceptbench.engine.memory import in_halves
 from conceptbench.engine.progress import Work
 from conceptbench.engine.session import Session, Shard
 from conceptbench.engine.store import THREADS, Store
 from conceptbench.models.base import Base
+from conceptbench.models.conditions import Condition
 
 
 def cut(specs: Sequence[ImageSpec], batch: int) -> list[list[int]]:
@@ -152,3 +155,24 @@ class Generation:
 def generate_alone(base: Base, specs: Sequence[ImageSpec], model: str, store: Store, session: Session, *, what: str) -> int:
     """Draws images without judges and without sharding, e.g. an eraser's reference images. Returns how many were made."""
     return Generation(base, specs, model, store, replace(session, shard=Shard()), what=what).run()
+
+
+def reference_images(base: Base, concept: Concept, n: int, sampler: Sampler, store: Store, session: Session) -> tuple[NDArray[np.uint8], list[str]]:
+    """N images (n, H, W, 3) of a concept from the base over its training texts, through the store, and their keys."""
+    texts = concept.texts()
+    specs = [
+        ImageSpec(
+            "reference",
+            concept.name,
+            "target",
+            f"reference-{i}",
+            i,
+            Condition(texts[i % len(texts)]),
+            training_seed("reference", concept.name, i),
+            sampler,
+        )
+        for i in range(n)
+    ]
+    generate_alone(base, specs, BASE, store, session, what=f"reference images of {concept.name}")
+    keys = [s.key(base.info, BASE) for s in specs]
+    return store.read_images(keys), keys

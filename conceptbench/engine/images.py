@@ -57,7 +57,10 @@ def _around_seed(condition: Condition, sampler: Sampler, info: BaseInfo, model: 
 
 @dataclass(frozen=True, slots=True)
 class ImageSpec:
-    """One image of a task, for any model: what it shows, for whom it counts and its noise."""
+    """One image of a task, for any model: what it shows, for whom it counts and its noise.
+
+    ``content`` is the prompt without its style or artist, for metrics; it shapes no image.
+    """
 
     task: str
     concept: str
@@ -67,6 +70,7 @@ class ImageSpec:
     condition: Condition
     seed: int
     sampler: Sampler
+    content: str = ""
 
     def key(self, info: BaseInfo, model: str) -> str:
         """The content key of this image under a model: the hash of an erasure's weights, or ``base``."""
@@ -115,7 +119,7 @@ class Images(Sequence[ImageSpec]):
     def _of(self, role: Role, row: Prompt, numbers: range) -> Iterator[ImageSpec]:
         condition, sampler = self._condition(row), self._sampler(row)
         for number, seed in zip(numbers, self._seeds(row, numbers), strict=True):
-            yield ImageSpec(self._task.id, row.concept, role, row.prompt_id, number, condition, seed, sampler)
+            yield ImageSpec(self._task.id, row.concept, role, row.prompt_id, number, condition, seed, sampler, row.content)
 
     def _condition(self, row: Prompt) -> Condition:
         return Condition(row.text, row.negative or "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from conceptbench.core.errors import ConceptBenchError, UnitFailedError
 from conceptbench.core.files import key_of
-from conceptbench.core.metric import JudgeCard, Outputs
+from conceptbench.core.judge import JudgeCard, Outputs
 from conceptbench.engine.images import BASE, ImageSpec
 from conceptbench.engine.memory import is_out_of_memory
 from conceptbench.engine.store import Store
@@ -35,13 +35,24 @@ class Hearing:
         store: of images and answers.
         pairs: whether to ask judges of role ``distance``, which compare with the base's images: not about the base itself, and not
             in one shard of several, where the base's image may be another shard's to draw.
+        partner: the base's image that an image is compared with: by default the one of the same spec.
 
     Attributes:
         said: judge -> image key -> named arrays of that image.
         looked: judge -> how many images it looked at now.
     """
 
-    def __init__(self, judges: Mapping[str, Any], info: BaseInfo, model: str, store: Store, *, pairs: bool = True) -> None:
+    def __init__(
+        self,
+        judges: Mapping[str, Any],
+        info: BaseInfo,
+        model: str,
+        store: Store,
+        *,
+        pairs: bool = True,
+        partner: Callable[[ImageSpec], ImageSpec] = lambda spec: spec,
+    ) -> None:
+        self._partner = partner
         self._judges = {n: j for n, j in judges.items() if j.card.role != "distance" or (pairs and model != BASE)}
         self._info, self._model, self._store = info, model, store
         self._who = {n: judge_key(j.card) for n, j in self._judges.items()}
@@ -71,11 +82,9 @@ class Hearing:
             self.looked[name] += len(new)
 
     def _ask(self, name: str, judge: Any, pixels: NDArray[np.uint8], specs: Sequence[ImageSpec]) -> Outputs:
-        other: Any = [s.condition.text for s in specs]
-        if judge.card.role == "distance":
-            other = self._store.read_images([s.key(self._info, BASE) for s in specs])
+        partners = () if judge.card.role != "distance" else (self._store.read_images([self._partner(s).key(self._info, BASE) for s in specs]),)
         try:
-            return dict(judge(pixels, other))
+            return dict(judge(pixels, *partners))
         except (ConceptBenchError, OSError, MemoryError):
             raise
         except Exception as error:

@@ -112,6 +112,7 @@ def make_plan(suite: Suite, info: BaseInfo, entries: list[Entry], *, limit: int 
                     "shared": shared_source_hash(),
                     "request": request,
                     "versions": library_versions(),
+                    **({} if suite.watch is None else {"watch": suite.watch}),  # its curve is part of the erasure
                     **({} if info.precision == "fp32" else {"precision": info.precision}),  # of reference images
                 }
             )

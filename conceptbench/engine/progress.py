@@ -70,6 +70,7 @@ class Work:
 
     images: int = 0
     erasures: int = 0
+    probes: int = 0
     judged: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)

@@ -67,7 +67,7 @@ def results_document(outcome: Outcome, judges: Mapping[str, Any], argv: Sequence
                 for e in plan.entries
             ],
             "judges": {
-                n: {"sha256": j.card.sha256, "source": j.card.source, "licence": j.card.licence, "preprocessing": j.card.preprocessing}
+                n: {"role": j.card.role, "sha256": j.card.sha256, "source": j.card.source, "licence": j.card.licence, "preprocessing": j.card.preprocessing}
                 for n, j in judges.items()
             },
             "erasures": [{"spec": spec, "task": task, "weights_sha256": h} for (spec, task), h in outcome.erasures.items()],
@@ -78,6 +78,7 @@ def results_document(outcome: Outcome, judges: Mapping[str, Any], argv: Sequence
         "failures": outcome.failures,
         "timed": [row for row in outcome.rows if row.unit in TIMED_UNITS],
         "curves": {f"{spec} [{task}]": curve for (spec, task), curve in outcome.curves.items()},
+        "findings": outcome.findings,
         "cost": _costs(outcome.rows),
         "work": {
             "images": outcome.work.images,

@@ -18,7 +18,7 @@ from conceptbench.core.errors import UserInputError
 from conceptbench.core.files import write_text
 from conceptbench.core.manifests import load_concepts
 from conceptbench.core.schemas import Suite, Task
-from conceptbench.engine.figures import bars, curves, extremes, matrix, scatter, svg, tables
+from conceptbench.engine.figures import bars, curves, extremes, findings, matrix, scatter, svg, tables, thresholds
 from conceptbench.engine.figures.galleries import Keys, galleries
 from conceptbench.engine.figures.numbers import show_number, show_signed
 from conceptbench.engine.figures.tiles import picture
@@ -114,7 +114,9 @@ def _figures(run: _Run, task: Task, rows: Sequence[Row]) -> dict[str, Any]:
     axes = scatter.axis_name(rows, headline.kept, "retained"), scatter.axis_name(rows, headline.erased, "target")
     panels = curves.panels_of(_curves(run, task))
     shown = (("target", headline.erased, task.targets), ("retained", headline.kept, task.retained))
+    everything = [r for r in rows if r["concept"] == "*"]
     return {
+        "families": [thresholds.thresholds_svg(f, run.palette) for f in thresholds.families_of(everything)],
         "scatter": scatter.scatter_svg(points, *axes, run.palette),
         "bars": {role: bars.bars_svg(bars.groups_of(rows, metric, role, run.order, names), metric, run.palette) for role, metric, names in shown},
         "curves": [curves.panel_svg(p, run.palette) for p in panels],
@@ -154,6 +156,10 @@ def _task(run: _Run, task: Task, keys: Keys, store: Store) -> dict[str, Any]:
     hashes = {(run.names.get(_pair(e["spec"]), ""), e["task"]): e["weights_sha256"] for e in run.canonical["erasures"]}
     models = [(BASE, BASE), *((who, hashes[who, task.id]) for who in run.order if (who, task.id) in hashes)]
     specs = list(Images(run.suite, task, run.canonical["limited"]))
+    found = findings.found_in(run.document.get("findings", []), task, models, store)
+    prompts: dict[str, list[str]] = {}
+    for spec in specs:
+        prompts.setdefault(spec.concept, []).append(spec.condition.text)
     return {
         "id": task.id,
         "targets": task.targets,
@@ -161,6 +167,9 @@ def _task(run: _Run, task: Task, keys: Keys, store: Store) -> dict[str, Any]:
         **_figures(run, task, of_images),
         "table": tables.table([r for r in of_images if r["concept"] == "*"], run.order, run.suite),
         "model": _model_table(run, task, rows),
+        "heat": findings.heat_panels(found, load_concepts(run.suite.concepts), prompts),
+        "drawn": findings.picture_panels(found, load_concepts(run.suite.concepts)),
+        "probed": findings.curve_panels(found, {**run.palette, BASE: svg.BASE_COLOUR}),
         "galleries": galleries(specs, load_concepts(run.suite.concepts), models, keys, store),
         "extremes": _extremes(run, task, of_images, store),
         "rows": [r for r in of_images if r["concept"] != "*"],

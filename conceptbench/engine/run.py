@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from conceptbench.core.errors import BaseChangedError, ConceptBenchError, StoppedError, WriteError
+from conceptbench.core.errors import BaseChangedError, ConceptBenchError, StoppedError, WriteError, unknown_name
 from conceptbench.core.files import key_of
-from conceptbench.core.metric import Edited
+from conceptbench.core.manifests import task_concepts
 from conceptbench.core.results import ResultRow
+from conceptbench.core.schemas import Task
+from conceptbench.core.whole_metric import Edited
 from conceptbench.engine.erasing import erase, stored_erasure
 from conceptbench.engine.generate import Generation
 from conceptbench.engine.images import BASE, ImageSpec
 from conceptbench.engine.judging import Hearing
 from conceptbench.engine.lineup import CHECKPOINT
+from conceptbench.engine.measures import load_measures
 from conceptbench.engine.plan import EraseUnit, Plan
+from conceptbench.engine.probing import Probing
 from conceptbench.engine.progress import Work
 from conceptbench.engine.provenance import environment, hardware
 from conceptbench.engine.records import Record
-from conceptbench.engine.scoring import Model, TaskScores, load_measures
+from conceptbench.engine.references import References
+from conceptbench.engine.scoring import TaskScores
+from conceptbench.engine.seen import Model, TextBook
 from conceptbench.engine.session import Session
+from conceptbench.engine.splits import split_rows
 from conceptbench.engine.store import Store
+from conceptbench.engine.trained import TrainedJudges
+from conceptbench.engine.watching import watcher_of
 from conceptbench.models.base import Base
 from conceptbench.models.checkpoints import notes_of
 from conceptbench.models.erasure import Erasure, as_arrays, values_by_name
@@ -29,6 +38,8 @@ from conceptbench.models.erasure import Erasure, as_arrays, values_by_name
 FATAL = (BaseChangedError, WriteError, StoppedError, OSError)
 """What ends a run at once: the base is not the base any more, nothing can be written, or it was asked to stop."""
 
+FLOOR = "base-under"
+"""Begins the row name of the base under another sampler."""
 COSTS = ("seconds", "peak_memory_mb", "network_evaluations", "size_bytes")
 
 
@@ -44,6 +55,7 @@ class Outcome:
         failures: units that failed, with the reason.
         erasures: hash of the weights by (eraser spec, task).
         curves: training curves by (eraser spec, task).
+        findings: of probes: task, concept, model (hash of the weights, or base), probe and key in the store.
     """
 
     plan: Plan
@@ -53,6 +65,7 @@ class Outcome:
     failures: list[dict[str, str]] = field(default_factory=list)
     erasures: dict[tuple[str, str], str] = field(default_factory=dict)
     curves: dict[tuple[str, str], list[dict[str, float | None]]] = field(default_factory=dict)
+    findings: list[dict[str, str]] = field(default_factory=list)
 
 
 class Runner:
@@ -69,8 +82,13 @@ class Runner:
     def __init__(self, base: Base, plan: Plan, store: Store, *, session: Session | None = None, collect: bool = False) -> None:
         self.base, self.plan, self.store, self.collect = base, plan, store, collect
         self.session = session or Session()
-        self.measures = load_measures(plan.suite)
         self.outcome = Outcome(plan)
+        self.measures = load_measures(plan.suite, TrainedJudges(base, plan.suite, store, self.session, collect=collect).judge)
+        self.book = TextBook(self.measures.judges)
+        self.references = References(self.measures.judges, store)
+        self._check()
+        self.probing = Probing(base, plan, store, self.session, self.measures.probes, self.outcome.work, collect=collect)
+        self.outcome.findings = self.probing.findings
 
     def run(self) -> Outcome:
         """Erases, draws, judges and scores whatever is not in the store; a unit that fails is noted and the rest goes on.
@@ -80,25 +98,60 @@ class Runner:
         for unit in self.plan.erasures:  # a file that does not fit is found before hours of drawing
             if unit.entry.preset == CHECKPOINT and not self.collect:
                 self._erasure(unit)
-        base = self.base_model()
+        images = self._images(self.plan.distinct_base_images(), BASE, BASE)
         if self.session.shard.count > 1:
+            for task in self.plan.suite.tasks:
+                self.probing.of(task, BASE)
             for unit in self.session.shard.rotated(self.plan.erasures):
                 self._erased(unit)
             return self.outcome
-        common = self.common()
         units = {(u.entry.spec, u.task.id): u for u in self.plan.erasures}
+        every = []
         for task in self.plan.suite.tasks:
-            scores = TaskScores(self.plan.suite, task, list(self.plan.images[task.id]), self.measures, common)
-            self.score(scores, base, f"{BASE} [{task.id}]", is_base=True)
+            scores = self.task_scores(task, list(self.plan.images[task.id]))
+            self.score(scores, self._base_model(images, task), f"{BASE} [{task.id}]", is_base=True)
+            if self.plan.suite.floor is not None:
+                self.score(scores, self._floor(scores.specs), f"floor [{task.id}]")
             for entry in self.plan.entries:
                 unit = units[entry.spec, task.id]
                 self.score(scores, self._erased(unit) or self._without(unit), unit.name)
+            every.append(scores)
+        self.outcome.rows += split_rows(every, self.plan.suite)
         return self.outcome
 
-    def base_model(self) -> Model:
-        """The unmodified model with all its images drawn and judged."""
-        heard = self._images(self.plan.distinct_base_images(), BASE, BASE)
-        return Model(BASE, "", lambda s: s.key(self.plan.info, BASE), heard.said, {"train_seed": None})
+    def task_scores(self, task: Task, specs: list[ImageSpec]) -> TaskScores:
+        """An empty score sheet of a task."""
+        return TaskScores(self.plan.suite, task, specs, self.measures, self.common(), self.book, self.references)
+
+    def _check(self) -> None:
+        """Finds before anything is made what would fail a run at its end."""
+        suite = self.plan.suite
+        for measure in self.measures.sets:
+            if measure.metric.beside not in ("base", "others"):
+                self.references.check(measure.metric.beside, measure.metric.reference_size)
+        watcher_of(suite, task_concepts(suite, suite.tasks[0])[suite.tasks[0].targets[0]])
+        for name in suite.splits:
+            if name not in {t.id for t in suite.tasks}:
+                raise unknown_name(f"split of suite {suite.name!r}", name, [t.id for t in suite.tasks])
+
+    def base_model(self, task: Task) -> Model:
+        """The unmodified model with all its images of a task drawn and judged."""
+        return self._base_model(self._images(list(self.plan.images[task.id]), BASE, BASE), task)
+
+    def _base_model(self, images: Hearing, task: Task) -> Model:
+        probed = self.probing.of(task, BASE)
+        return Model(BASE, "", lambda s: s.key(self.plan.info, BASE), images.said, {"train_seed": None}, whole=False, probed=probed)
+
+    def _floor(self, specs: Sequence[ImageSpec]) -> Model:
+        """The base under another sampler: how far two samplers alone are apart."""
+        sampler = self.plan.suite.floor
+        assert sampler is not None
+        partners = {id(s): replace(s, sampler=sampler) for s in specs}
+        own = {id(other): s for s, other in zip(specs, partners.values(), strict=True)}
+        group = f"floor-{key_of([s.sampler for s in specs])}"
+        images = self._images(list(partners.values()), BASE, f"{BASE} under another sampler", group=group, partner=lambda s: own[id(s)])
+        name = f"{FLOOR}-{sampler.scheduler}-{sampler.steps}-{sampler.guidance:g}"
+        return Model(name, "", lambda s: partners[id(s)].key(self.plan.info, BASE), images.said, {"train_seed": None}, whole=False)
 
     def score(self, scores: TaskScores, model: Model, unit: str, *, is_base: bool = False, paired: bool = True) -> None:
         """Adds a model's rows and records of a task to the outcome; the base's first."""
@@ -122,9 +175,11 @@ class Runner:
                 work.note(f"{unit.entry.label}: {note}")
             weights = erasure.weights_hash()
             before = values_by_name(self.base, erasure)
+            self.probing.prepare(unit.task, weights)
             with erasure.applied(self.base):
                 change = self._edited(erasure, before)
                 heard = self._images(specs, weights, unit.name)
+                probed = self.probing.of(unit.task, weights)
         except FATAL:
             raise
         except Exception as error:
@@ -133,9 +188,8 @@ class Runner:
             return None
         self.outcome.erasures[spec, unit.task.id] = weights
         self.outcome.curves[spec, unit.task.id] = erasure.meta.get("curve", [])
-        return Model(
-            unit.entry.label, unit.entry.preset, lambda s: s.key(self.plan.info, weights), heard.said, self._provenance(unit, erasure, weights), change
-        )
+        provenance = self._provenance(unit, erasure, weights)
+        return Model(unit.entry.label, unit.entry.preset, lambda s: s.key(self.plan.info, weights), heard.said, provenance, edited=change, probed=probed)
 
     def _erasure(self, unit: EraseUnit) -> Erasure | None:
         if self.collect:
@@ -151,10 +205,12 @@ class Runner:
         after = {n: v for n, v in values_by_name(self.base, erasure).items() if n in names}
         return Edited(as_arrays(before), as_arrays(after), {k: erasure.meta.get(k) for k in COSTS})
 
-    def _images(self, specs: Sequence[ImageSpec], model: str, what: str) -> Hearing:
+    def _images(
+        self, specs: Sequence[ImageSpec], model: str, what: str, *, group: str = "", partner: Callable[[ImageSpec], ImageSpec] = lambda s: s
+    ) -> Hearing:
         """Draws what is missing, and gives what the judges say of it."""
         work = self.outcome.work
-        hearing = Hearing(self.measures.judges, self.plan.info, model, self.store, pairs=self.session.shard.count == 1)
+        hearing = Hearing(self.measures.judges, self.plan.info, group or model, self.store, pairs=self.session.shard.count == 1, partner=partner)
         if not self.collect:
             work.images += Generation(self.base, specs, model, self.store, self.session, what=what, hearing=hearing, work=work).run()
             for name, looked in hearing.looked.items():

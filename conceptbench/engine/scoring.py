@@ -2,114 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from numpy.typing import NDArray
-
-from conceptbench.core.errors import UserInputError, unknown_name
 from conceptbench.core.manifests import task_concepts
-from conceptbench.core.metric import Edited, ErasureMetric, JudgeCard, Metric, Quantity, Scored
-from conceptbench.core.registry import JUDGES, METRICS
+from conceptbench.core.metric import Metric, SetMetric
 from conceptbench.core.results import Difference, Estimate, ResultRow
-from conceptbench.core.schemas import MetricSpec, Role, Suite, Task
+from conceptbench.core.schemas import Role, Suite, Task
+from conceptbench.core.statistics import wilson
+from conceptbench.core.whole_metric import ErasureMetric
 from conceptbench.engine.images import ImageSpec
+from conceptbench.engine.measures import Measure, Measures, in_suite_order
 from conceptbench.engine.records import Record
+from conceptbench.engine.references import References
+from conceptbench.engine.rows import ALL, NOTHING, RowMaker
+from conceptbench.engine.score_derived import derived_rows
+from conceptbench.engine.score_probes import probe_rows
+from conceptbench.engine.score_sets import SetScores
+from conceptbench.engine.seen import Looker, Model, TextBook
 
-ALL = "*"
-NO_JUDGE = JudgeCard("", "features", "", "", "", "", {})
-Heard = Mapping[str, Mapping[str, Mapping[str, NDArray[Any]]]]
-"""judge -> image key -> what it said of the image."""
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A metric of images in a suite, with its judge's name."""
-
-    metric: Metric
-    judge: str
-
-
-@dataclass(frozen=True)
-class Measures:
-    """What a suite measures.
-
-    Attributes:
-        images: metrics of images.
-        erasures: metrics of an erasure as a whole.
-        judges: name -> judge, each loaded once.
-    """
-
-    images: tuple[Measure, ...]
-    erasures: tuple[ErasureMetric, ...]
-    judges: Mapping[str, Any]
-
-
-def load_measures(suite: Suite) -> Measures:
-    """The suite's metrics and the judges that they ask.
-
-    Raises:
-        UserInputError: a metric has no judge of the role it needs, or an option is wrong.
-    """
-    judges: dict[str, Any] = {}
-    images, erasures = [], []
-    for spec in suite.metrics:
-        kind: type[Quantity] = METRICS.load(spec.metric)
-        metric = kind(_options(kind, spec), _card(kind, spec, judges))
-        if isinstance(metric, ErasureMetric):
-            erasures.append(metric)
-        elif isinstance(metric, Metric):
-            images.append(Measure(metric, spec.judge or ""))
-    ids = {m.metric.id for m in images}
-    for name in (suite.headline.erased, suite.headline.kept):
-        if name not in ids:
-            raise unknown_name("headline metric", name, ids)
-    return Measures(tuple(images), tuple(erasures), judges)
-
-
-def _card(kind: type[Quantity], spec: MetricSpec, judges: dict[str, Any]) -> JudgeCard:
-    if not kind.role:
-        if spec.judge is not None:
-            raise UserInputError(f"metric {spec.metric!r} asks no judge, and the suite gives it {spec.judge!r}", "leave the judge out")
-        return NO_JUDGE
-    if spec.judge is None:
-        raise UserInputError(f"metric {spec.metric!r} needs a judge of role {kind.role!r}", f"judges: {', '.join(JUDGES.names())}")
-    if spec.judge not in judges:
-        judges[spec.judge] = JUDGES.load(spec.judge)()
-    card: JudgeCard = judges[spec.judge].card
-    if card.role != kind.role:
-        raise UserInputError(f"metric {spec.metric!r} needs a judge of role {kind.role!r}, and {spec.judge!r} is a {card.role}")
-    return card
-
-
-def _options(kind: type[Quantity], spec: MetricSpec) -> Any:
-    try:
-        return kind.Config(**spec.options)
-    except ValueError as error:
-        raise UserInputError(f"options of metric {spec.metric!r}: {error}") from error
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model to score: its row names and what the judges said of its images.
-
-    Attributes:
-        eraser, preset: row fields.
-        key_of: image -> its key under this model.
-        heard: judge -> image key -> what it said; a judge that compares with the base is missing for the base itself.
-        extra: further row fields (hashes, cost).
-        edited: the erasure's weights and cost, for metrics of erasures; None if it is not made.
-        whole: whether it is an erasure, of which such metrics are asked; not for the base and for images without weights.
-    """
-
-    eraser: str
-    preset: str
-    key_of: Callable[[ImageSpec], str]
-    heard: Heard
-    extra: Mapping[str, Any]
-    edited: Edited | None = None
-    whole: bool = True
+ROLES: tuple[Role, ...] = ("target", "retained")
 
 
 @dataclass(frozen=True)
@@ -119,10 +32,31 @@ class Values:
     Attributes:
         of: one an image; None where there is none.
         heard: whether the judge was asked; if so, None is a failure, else the image is still to be made.
+        counted: whether the image is in the denominator; False only for images that were heard.
     """
 
     of: list[float | None]
     heard: list[bool]
+    counted: list[bool]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Images of one role, of one concept or of all: (position among the metric's images, image)."""
+
+    role: Role
+    concept: str
+    images: list[tuple[int, ImageSpec]]
+
+
+def groups_of(chosen: Sequence[ImageSpec], *, each_concept: bool = True) -> list[Group]:
+    """The groups that rows are made of: for each role all its images, then those of each concept."""
+    found = []
+    for role in ROLES:
+        own = [(j, s) for j, s in enumerate(chosen) if s.role == role]
+        names = dict.fromkeys(s.concept for _, s in own) if each_concept else ()
+        found += [Group(role, c, [(j, s) for j, s in own if c in (ALL, s.concept)]) for c in ([ALL, *names] if own else [])]
+    return found
 
 
 @dataclass
@@ -130,20 +64,36 @@ class TaskScores:
     """All images of a task, and the values that models have on them.
 
     Attributes:
-        suite, task, specs: what was asked.
+        suite, task, specs, measures: what was asked.
         common: row fields of all models.
+        book: embeddings of texts.
+        references: features of reference sets; None where none is asked for.
+        values: (eraser, preset) -> the metrics' values, in the order of ``measures.images``.
     """
 
     suite: Suite
     task: Task
-    specs: Sequence[ImageSpec]
+    specs: list[ImageSpec]  # one object an image: they are told apart by identity
     measures: Measures
     common: Mapping[str, Any]
-    _base: list[Values] = field(default_factory=list)
+    book: TextBook
+    references: References | None = None
+    values: dict[tuple[str, str], list[Values]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._concepts = task_concepts(self.suite, self.task)
-        self._chosen = [[i for i, s in enumerate(self.specs) if measure.metric.applies(self._concepts[s.concept], s.role)] for measure in self.measures.images]
+        self.concepts = task_concepts(self.suite, self.task)
+        self.looker = Looker(self.measures, self.concepts, self.book)
+        self.maker = RowMaker(self.suite, self.task.id, self.common)
+        self.chosen = [self._applicable(m) for m in self.measures.images]
+        self._base: Model | None = None
+        self._base_keys: dict[int, str] = {}
+        self._base_rows: list[ResultRow] = []
+        self._sets = [SetScores(m, self._applicable(m), self.looker, self.maker, self.references) for m in self.measures.sets]
+        for measure, own in zip(self.measures.images, self.chosen, strict=True):
+            self.looker.learn(measure.metric, measure.judge, own)
+
+    def _applicable(self, measure: Measure[Metric] | Measure[SetMetric]) -> list[ImageSpec]:
+        return [s for s in self.specs if measure.asks_about(self.concepts[s.concept], s.role)]
 
     def score(self, model: Model, *, is_base: bool, paired: bool = True) -> tuple[list[ResultRow], list[Record]]:
         """The rows and records of a model; the base comes first, because the others are compared with it.
@@ -153,39 +103,62 @@ class TaskScores:
             is_base: whether it is the base.
             paired: whether its images have the base's conditions and noise; if not, nothing is compared image by image.
         """
-        keys = [model.key_of(s) for s in self.specs]
-        values = [self._values(m, chosen, keys, model) for m, chosen in zip(self.measures.images, self._chosen, strict=True)]
+        keys = {id(s): model.key_of(s) for s in self.specs}
+        values = [self._values(m, own, model, keys) for m, own in zip(self.measures.images, self.chosen, strict=True)]
+        self.values[model.eraser, model.preset] = values
         if is_base:
-            self._base = values
-        rows = []
-        for n, measure in enumerate(self.measures.images):
-            if measure.metric.needs == "pairs" and (is_base or not paired):
-                continue
-            for role in ("target", "retained"):
-                own = [(j, self.specs[i]) for j, i in enumerate(self._chosen[n]) if self.specs[i].role == role]
-                for concept in [ALL, *dict.fromkeys(s.concept for _, s in own)] if own else []:
-                    group = [(j, s) for j, s in own if concept in (ALL, s.concept)]
-                    rows.append(self._row(measure, model, concept, group, values[n], self._base[n], paired and not is_base))
+            self._base, self._base_keys = model, keys
+        assert self._base is not None, "the base is scored first"
+        of_base = self.values[self._base.eraser, self._base.preset]
+        rows: list[ResultRow] = []
+        for measure, own, mine, base in zip(self.measures.images, self.chosen, values, of_base, strict=True):
+            if measure.metric.needs == "images" or not (is_base or not paired):
+                rows += [self.image_row(measure.metric, model, g, mine, base, paired and not is_base) for g in groups_of(own)]
+        per_image = []
+        for scores in self._sets:
+            made, of_each = scores.rows((model, keys), (self._base, self._base_keys), compared=paired and not is_base)
+            rows += made
+            per_image.append(of_each)
         if model.whole and not is_base:
             rows += [self._whole(metric, model) for metric in self.measures.erasures]
-        return rows, self._records(model, keys, values, paired=paired, is_base=is_base)
+        rows += probe_rows(self.measures.probes, self.maker, self.task, model, None if is_base else self._base)
+        rows += derived_rows(self.measures.derived, self.maker, model, rows, None if is_base else self._base_rows)
+        if is_base:
+            self._base_rows = rows
+        return in_suite_order(rows, self.measures.order), self._records(model, keys, values, per_image, pairs=paired and not is_base, paired=paired)
 
-    def _values(self, measure: Measure, chosen: Sequence[int], keys: Sequence[str], model: Model) -> Values:
-        said = model.heard.get(measure.judge, {})
+    def _values(self, measure: Measure[Metric], chosen: Sequence[ImageSpec], model: Model, keys: Mapping[int, str]) -> Values:
+        said, metric = model.heard.get(measure.judge, {}), measure.metric
         values: list[float | None] = []
-        for i in chosen:
-            spec, heard = self.specs[i], said.get(keys[i])
-            values.append(None if heard is None else measure.metric.value(Scored(self._concepts[spec.concept], spec.role, spec.prompt_id, heard)))
-        return Values(values, [keys[i] in said for i in chosen])
+        heard, counted = [], []
+        for spec in chosen:
+            own = said.get(keys[id(spec)])
+            image = None if own is None else self.looker.scored(metric, measure.judge, spec, own)
+            heard.append(image is not None)
+            counted.append(image is None or metric.counts(image))
+            values.append(metric.value(image) if image is not None and counted[-1] else None)
+        return Values(values, heard, counted)
 
-    def _records(self, model: Model, keys: Sequence[str], values: Sequence[Values], *, paired: bool, is_base: bool) -> list[Record]:
-        by_image: list[dict[str, float | None]] = [{} for _ in self.specs]
-        for measure, chosen, own in zip(self.measures.images, self._chosen, values, strict=True):
-            if measure.metric.needs == "pairs" and (is_base or not paired):
+    def _records(
+        self,
+        model: Model,
+        keys: Mapping[int, str],
+        values: Sequence[Values],
+        per_image: Sequence[Mapping[int, float]],
+        *,
+        pairs: bool,
+        paired: bool,
+    ) -> list[Record]:
+        by_image: dict[int, dict[str, float | None]] = {id(s): {} for s in self.specs}
+        for measure, chosen, own in zip(self.measures.images, self.chosen, values, strict=True):
+            if measure.metric.needs == "pairs" and not pairs:
                 continue
-            for i, value, heard in zip(chosen, own.of, own.heard, strict=True):
-                if heard:
-                    by_image[i][measure.metric.protocol] = value
+            for spec, value, heard, counted in zip(chosen, own.of, own.heard, own.counted, strict=True):
+                if heard and counted:
+                    by_image[id(spec)][measure.metric.protocol] = value
+        for set_measure, of_each in zip(self.measures.sets, per_image, strict=True):
+            for which, number in of_each.items():
+                by_image[which][set_measure.metric.protocol] = number
         return [
             Record(
                 task=self.task.id,
@@ -197,30 +170,21 @@ class TaskScores:
                 number=s.number,
                 seed=s.seed if paired else -1,
                 prompt=s.condition.text,
-                image=key,
-                values=found,
+                image=keys[id(s)],
+                values=by_image[id(s)],
             )
-            for s, key, found in zip(self.specs, keys, by_image, strict=True)
+            for s in self.specs
         ]
 
-    def _row(
-        self,
-        measure: Measure,
-        model: Model,
-        concept: str,
-        group: Sequence[tuple[int, ImageSpec]],
-        values: Values,
-        of_base: Values,
-        compared: bool,
-    ) -> ResultRow:
-        metric, role = measure.metric, group[0][1].role
-        estimate, base, delta = _estimate(metric, role, group, values), None, Difference(value=None)
+    def image_row(self, metric: Metric, model: Model, group: Group, values: Values, of_base: Values, compared: bool) -> ResultRow:
+        """The row of a metric of images on a group of them."""
+        estimate, base, delta = estimate_of(metric, group, values), None, NOTHING
         if metric.needs == "images":
-            base = _estimate(metric, role, group, of_base).value
+            base = estimate_of(metric, group, of_base).value
             if compared:
-                pairs = [(values.of[j], of_base.of[j], s.prompt_id) for j, s in group]
-                delta = Difference.of([p[0] for p in pairs], [p[1] for p in pairs], [p[2] for p in pairs], rate=metric.is_rate)
-        return self._result(metric, model, role, concept, metric.better(role), estimate, base, delta)
+                delta = difference_of(metric, group, values, of_base)
+        partial = any(not values.heard[j] for j, _ in group.images) or estimate.failed > 0
+        return self.maker.row(metric, model, group.role, group.concept, estimate, base=base, delta=delta, partial=partial)
 
     def _whole(self, metric: ErasureMetric, model: Model) -> ResultRow:
         value = None if model.edited is None else metric.measure(model.edited)
@@ -229,52 +193,47 @@ class TaskScores:
             kind="none: one erasure" if value is not None else "",
             planned=1,
             scored=int(value is not None),
-            failed=0,
             clusters=1,
             unit=metric.unit,
             better=metric.better(),
             reason="" if value is not None else "the erasure is not made" if model.edited is None else "not measured: the weights were made elsewhere",
         )
-        return self._result(metric, model, "model", ALL, metric.better(), estimate, None, Difference(value=None))
-
-    def _result(
-        self, metric: Quantity, model: Model, role: Any, concept: str, better: str, estimate: Estimate, base: float | None, delta: Difference
-    ) -> ResultRow:
-        missing = estimate.scored < estimate.planned and (role != "model" or model.edited is None)
-        status = "partial" if missing else str(self.common["status"])
-        return ResultRow(
-            suite=self.suite.name,
-            suite_version=self.suite.version,
-            task=self.task.id,
-            role=role,
-            concept=concept,
-            eraser=model.eraser,
-            preset=model.preset,
-            metric=metric.id,
-            protocol=metric.protocol,
-            better=better,
-            unit=metric.unit,
-            value=estimate.value,
-            ci_low=estimate.low,
-            ci_high=estimate.high,
-            ci_kind=estimate.kind,
-            reason=estimate.reason,
-            n_planned=estimate.planned,
-            n_scored=estimate.scored,
-            n_failed=estimate.failed,
-            clusters=estimate.clusters,
-            base_value=base,
-            delta=delta.value,
-            delta_low=delta.low,
-            delta_high=delta.high,
-            status=status,
-            judge_sha256=metric.judge.sha256,
-            **{k: v for k, v in self.common.items() if k != "status"},
-            **model.extra,
-        )
+        return self.maker.row(metric, model, "model", ALL, estimate, partial=model.edited is None)
 
 
-def _estimate(metric: Metric, role: Role, group: Sequence[tuple[int, ImageSpec]], values: Values) -> Estimate:
-    """The estimate over the images of a group that were judged; the rest counts as planned only."""
-    done = [(values.of[j], s.prompt_id) for j, s in group if values.heard[j]]
-    return metric.estimate([v for v, _ in done], [c for _, c in done], len(group), role)
+def estimate_of(metric: Metric, group: Group, values: Values) -> Estimate:
+    """The estimate over the images of a group that were judged and count; the rest is planned, and the row says how many do not count."""
+    done = [(values.of[j], s.prompt_id) for j, s in group.images if values.heard[j] and values.counted[j]]
+    outside = sum(not values.counted[j] for j, _ in group.images)
+    estimate = Estimate.of(
+        [v for v, _ in done], [c for _, c in done], planned=len(group.images), rate=metric.is_rate, unit=metric.unit, better=metric.better(group.role)
+    )
+    if outside:
+        note = f"{outside} of {len(group.images)} images do not count"
+        estimate = estimate.model_copy(update={"reason": f"{estimate.reason}; {note}" if estimate.reason else note})
+    return summed(estimate) if metric.total else estimate
+
+
+def summed(estimate: Estimate) -> Estimate:
+    """The sum over the scored images instead of their mean, with its interval; counts are not negative.
+
+    Where all images have the same count, the interval says how many prompts with another one could have been missed (Wilson).
+    """
+    n, low, high, kind = estimate.scored, estimate.low, estimate.high, estimate.kind
+    if estimate.value is None:
+        return estimate
+    if low is not None and high is not None and low == high:
+        room = wilson(0, estimate.clusters)[1]
+        low, high, kind = low - room, high + room, "wilson: all prompts alike"
+    limits = {"low": None if low is None else max(0.0, low * n), "high": None if high is None else high * n, "kind": kind}
+    return estimate.model_copy(update={"value": estimate.value * n, **limits})
+
+
+def difference_of(metric: Metric, group: Group, values: Values, of_base: Values) -> Difference:
+    """Model minus base over the images that both have; of sums if the metric is one."""
+    pairs = [(values.of[j], of_base.of[j], s.prompt_id) for j, s in group.images]
+    delta = Difference.of([p[0] for p in pairs], [p[1] for p in pairs], [p[2] for p in pairs], rate=metric.is_rate)
+    if not metric.total or delta.value is None:
+        return delta
+    n = sum(a is not None and b is not None for a, b, _ in pairs)
+    return Difference(value=delta.value * n, low=None if delta.low is None else delta.low * n, high=None if delta.high is None else delta.high * n)

@@ -27,7 +27,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from conceptbench.core.errors import StoreError, UserInputError
 from conceptbench.core.files import locked, sha256_bytes, write_bytes
-from conceptbench.core.metric import Outputs
+from conceptbench.core.judge import Outputs
 
 UNREADABLE = (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError)
 """What PIL raises for files that are truncated, too large, or no image."""

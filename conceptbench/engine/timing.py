@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from conceptbench.core.files import key_of, locked, pretty_json, write_text
+from conceptbench.core.protocols import every_metric
 from conceptbench.engine.erasing import TRAINING_THREADS
 from conceptbench.engine.lineup import Entry
 from conceptbench.engine.plan import Plan
@@ -61,7 +62,7 @@ def record_rates(store: Store, plan: Plan, outcome: Outcome, device: torch.devic
 def image_rate_name(plan: Plan, device: torch.device) -> str:
     """The name of the rate that a plan's images go by: machine, base, sampler and judges."""
     sampler = plan.suite.sampler
-    judges = sorted({m.judge for m in plan.suite.metrics if m.judge})
+    judges = sorted({m.judge for m in every_metric(plan.suite.metrics) if m.judge})
     return f"image/{hardware(device)}/{plan.info.id}/{plan.info.precision}/{sampler.scheduler}-{sampler.steps}-{sampler.guidance:g}/{'+'.join(judges)}"
 
 

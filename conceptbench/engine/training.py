@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import time
@@ -14,49 +13,21 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from conceptbench.core.files import atomic_path, canonical_json, key_of
 from conceptbench.core.schemas import Concept, Suite
-from conceptbench.core.seeds import training_seed
-from conceptbench.engine.generate import generate_alone
-from conceptbench.engine.images import BASE, ImageSpec
+from conceptbench.engine.generate import reference_images
 from conceptbench.engine.session import Session
+from conceptbench.engine.state import load_state, save_state
 from conceptbench.engine.store import Store
+from conceptbench.engine.watching import Watcher
 from conceptbench.models.base import Base
-from conceptbench.models.conditions import Condition
 from conceptbench.models.eraser import SavedTraining
-from conceptbench.models.families import hash_tensors
 
 CURVE_POINTS = 200
 GENERATOR = "generator"
 SAVING = 10
 """A checkpoint may take at most about one part in so many of the time."""
-
-
-def save_state(path: Path, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-    """Writes tensors and values as one safetensors file with a checksum, whole or not at all."""
-    kept = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
-    with atomic_path(path) as temporary:
-        save_file(kept, temporary, metadata={"state": canonical_json(values), "sha256": _checksum(kept, values)})
-
-
-def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """What :func:`save_state` wrote; None if it is not there or damaged, and the work is done again."""
-    try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            values, checksum = json.loads(header["state"]), header["sha256"]
-            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 - not a mapping
-    except (OSError, KeyError, ValueError, SafetensorError):
-        return None
-    return (tensors, values) if checksum == _checksum(tensors, values) else None
-
-
-def _checksum(tensors: dict[str, Tensor], values: dict[str, Any]) -> str:
-    return key_of({"tensors": hash_tensors(tensors), "values": values})
 
 
 class TrainingContext:
@@ -73,10 +44,12 @@ class TrainingContext:
         unit: its name, for the journal.
         seed: of the generator.
         session: reporter, journal, stop.
+        watcher: looks at the model while it trains, or None.
     """
 
-    def __init__(self, base: Base, suite: Suite, store: Store, key: str, unit: str, seed: int, session: Session) -> None:
+    def __init__(self, base: Base, suite: Suite, store: Store, key: str, unit: str, seed: int, session: Session, watcher: Watcher | None = None) -> None:
         self._base, self._suite, self._store, self._session, self._unit = base, suite, store, session, unit
+        self._watcher = watcher
         self.folder = store.training_folder(key)
         self.generator = torch.Generator().manual_seed(seed)
         self.curve: list[dict[str, float | None]] = []
@@ -90,31 +63,22 @@ class TrainingContext:
     # -- what the eraser sees ----------------------------------------------------------------------------------------
     def images(self, concept: Concept, n: int) -> NDArray[np.uint8]:
         """N images of a concept from the base, over its training texts, through the store. (n, H, W, 3) uint8."""
-        texts = concept.texts()
-        specs = [
-            ImageSpec(
-                "reference",
-                concept.name,
-                "target",
-                f"reference-{i}",
-                i,
-                Condition(texts[i % len(texts)]),
-                training_seed("reference", concept.name, i),
-                self._suite.sampler,
-            )
-            for i in range(n)
-        ]
         counted = self._base.evaluations
-        generate_alone(self._base, specs, BASE, self._store, self._session, what=f"reference images of {concept.name}")
+        images, keys = reference_images(self._base, concept, n, self._suite.sampler, self._store, self._session)
         self._free += self._base.evaluations - counted  # a warm store must not make an eraser look cheaper
-        keys = [s.key(self._base.info, BASE) for s in specs]
         self.reference_keys.extend(keys)
-        return self._store.read_images(keys)
+        return images
 
-    def progress(self, step: int, total: int, loss: float, **values: float) -> None:
-        """Keeps at most 200 points of the curve and moves the bar."""
-        if step % max(1, total // CURVE_POINTS) == 0 or step + 1 == total:
-            self.curve.append({"step": step, "loss": _finite(loss), **{k: _finite(v) for k, v in values.items()}})
+    def progress(self, step: int, total: int, loss: float, *, prompt: Tensor | None = None, **values: float) -> None:
+        """Keeps at most 200 points of the curve and moves the bar; looks at the model now and then if the suite says so."""
+        seen = {}
+        if self._watcher is not None and self._watcher.is_due(step, total):
+            counted = self._base.evaluations
+            with self._unpaid():
+                seen = self._watcher.look(self._base, prompt)
+            self._free += self._base.evaluations - counted
+        if seen or step % max(1, total // CURVE_POINTS) == 0 or step + 1 == total:
+            self.curve.append({"step": step, "loss": _finite(loss), **{k: _finite(v) for k, v in {**values, **seen}.items()}})
         self._session.reporter.advance(1)
 
     def once(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -150,8 +114,10 @@ class TrainingContext:
         stop, every = self._session.stop.asked, self._session.checkpoint_seconds
         pause = max(every, SAVING * self._save_seconds) if every else 0.0
         if stop or time.monotonic() - self._saved_at >= pause:
+            start = time.monotonic()
             with self._unpaid():
                 save_state(self._step_path(), {**tensors(), GENERATOR: self.generator.get_state()}, {**self._paid(), "step": step})
+            self._save_seconds = max(0.0, time.monotonic() - start)
             self._session.journal.write("checkpoint", "erase", self._unit, step=step)
             self._saved_at = time.monotonic()
         if stop:
@@ -162,11 +128,10 @@ class TrainingContext:
 
     @contextmanager
     def _unpaid(self) -> Iterator[None]:
-        """Saving is the harness's time, not the method's."""
+        """Saving and watching is the harness's time, not the method's."""
         start = time.monotonic()
         yield
-        self._save_seconds = max(0.0, time.monotonic() - start)
-        self._began += self._save_seconds
+        self._began += max(0.0, time.monotonic() - start)
 
     # -- what it cost ------------------------------------------------------------------------------------------------
     def spent(self) -> tuple[float, int]:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from conceptbench.core.errors import MissingWeightsError
 from conceptbench.core.files import sha256_file
-from conceptbench.core.metric import JudgeCard, Outputs
+from conceptbench.core.judge import JudgeCard, Outputs
+from conceptbench.judges.perceptual import check_pairs, perceptual_distance, to_range, uniform_heads
 from conceptbench.mini.networks import DETECTIONS, GRID, Classifier, Detector
 from conceptbench.mini.world import IDENTITIES, IMAGE_SIZE, MARKS, STYLE_CLASSES, SUBJECT_CLASSES, WORLD_VERSION
-from conceptbench.models.perceptual import check_pairs, perceptual_distance, to_range, uniform_heads
 from conceptbench.models.rows import in_blocks
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -66,7 +66,7 @@ class MiniClassifier:
         return torch.cat([*(out[h] for h in self.card.labels), out["features"]], 1)
 
     @torch.inference_mode()
-    def __call__(self, images: NDArray[np.uint8], texts: Sequence[str]) -> Outputs:
+    def __call__(self, images: NDArray[np.uint8]) -> Outputs:
         """Probabilities (N, labels) by head and ``features`` (N, 192)."""
         sizes = [*(len(names) for names in self.card.labels.values()), Classifier.FEATURES]
         joined = in_blocks(self._everything, ROWS, to_input(images))
@@ -90,7 +90,7 @@ class MiniDetector:
         self.card = JudgeCard("mini-detector", "detector", sha256_file(path), SOURCE, LICENCE, "32 px, [-1, 1]", labels)
 
     @torch.inference_mode()
-    def __call__(self, images: NDArray[np.uint8], texts: Sequence[str]) -> Outputs:
+    def __call__(self, images: NDArray[np.uint8]) -> Outputs:
         """``detections`` (N, 8, 6): score, label index (marks, then face), x0, y0, x1, y1 in [0, 1], by falling score."""
         logits, boxes = in_blocks(lambda x: torch.cat(self.network(x), 1), ROWS, to_input(images)).split([len(DETECTIONS), 3], 1)
         scores = peaks(torch.sigmoid(logits))
@@ -114,14 +114,17 @@ class MiniCLIP:
         self.model.float().eval().requires_grad_(False)
         self.tokenizer: Callable[[list[str]], Tensor] = open_clip.get_tokenizer(f"local-dir:{folder}")
         digest = sha256_file(folder / "open_clip_model.safetensors")
-        self.card = JudgeCard("mini-clip", "image-text", digest, SOURCE, LICENCE, "32 px, [-1, 1]; text of 24 tokens", {}, needs_text=True)
+        self.card = JudgeCard("mini-clip", "image-text", digest, SOURCE, LICENCE, "32 px, [-1, 1]; text of 24 tokens", {})
 
     @torch.inference_mode()
-    def __call__(self, images: NDArray[np.uint8], texts: Sequence[str]) -> Outputs:
-        """``cosine`` (N,) of each image with its text."""
-        image = in_blocks(lambda x: self.model.encode_image(x, normalize=True), ROWS, to_input(images))
-        text = in_blocks(lambda x: self.model.encode_text(x, normalize=True), ROWS, self.tokenizer(list(texts)))
-        return {"cosine": (image * text).sum(-1).numpy()}
+    def __call__(self, images: NDArray[np.uint8]) -> Outputs:
+        """``embedding`` (N, 128) of length 1."""
+        return {"embedding": in_blocks(lambda x: self.model.encode_image(x, normalize=True), ROWS, to_input(images)).numpy()}
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(T, 128) of length 1."""
+        return in_blocks(lambda x: self.model.encode_text(x, normalize=True), ROWS, self.tokenizer(list(texts))).numpy()
 
 
 class MiniLPIPS:

@@ -13,7 +13,7 @@ import yaml
 
 from conceptbench.core.files import write_text
 from conceptbench.mini.scenes import STYLE_TEMPLATES, TEMPLATES, with_article
-from conceptbench.mini.world import BRANDS, BREEDS, FRANCHISE, MARKED_SETTINGS, MARKS, OTHER_OBJECTS, PEOPLE, SETTINGS, STYLES, TEN
+from conceptbench.mini.world import BRANDS, BREEDS, FRANCHISE, IDENTITIES, MARKED_SETTINGS, MARKS, OTHER_OBJECTS, PEOPLE, SETTINGS, STYLES, TEN
 
 HELDOUT, DEVELOPMENT = 24, 12
 ERASE_TEMPLATES = [
@@ -89,7 +89,7 @@ def _named(noun: str, kind: str, subcategory: str, anchor: str, labels: list[str
         "templates": ERASE_TEMPLATES,
         "anchor": anchor,
         "neighbours": NEIGHBOURS.get(noun, []),
-        "labels": [f"subject/{label}" for label in labels],
+        "labels": [*(f"subject/{label}" for label in labels), *(f"identity/{label}" for label in labels if label in IDENTITIES)],
     }
 
 

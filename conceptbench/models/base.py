@@ -220,11 +220,15 @@ class Base(ABC):
         """The model's own objective per example: squared error of noise (or v) at a random timestep. Returns (N,)."""
         noise = torch.randn(x.shape, generator=generator).to(x)
         t = torch.randint(len(self.alphas), (len(x),), generator=generator).to(x.device)
-        goal = noise
-        if self.train_scheduler.config.prediction_type == "v_prediction":
-            a = self.alphas.to(x.device)[t].view(-1, 1, 1, 1)
-            goal = a.sqrt() * noise - (1 - a).sqrt() * x
+        goal = self.native_goal(x, noise, t)
         return ((self.predict(self.add_noise(x, noise, t), t, encoded, to="native") - goal) ** 2).mean((1, 2, 3))
+
+    def native_goal(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """What the denoiser was trained to predict for clean latents x with noise at timesteps t: the noise, or v. (N, C, h, w)."""
+        if self.train_scheduler.config.prediction_type != "v_prediction":
+            return noise
+        a = self.alphas.to(x)[t].view(-1, 1, 1, 1)
+        return a.sqrt() * noise - (1 - a).sqrt() * x
 
     # -- pixels ------------------------------------------------------------------------------------------------------
     @property

@@ -98,8 +98,18 @@ class Context(Protocol):
         """N images (n, H, W, 3) of a concept from the base, made once and kept in the store."""
         ...
 
-    def progress(self, step: int, total: int, loss: float, **values: float) -> None:
-        """Reports a training step; the values become the report's training curves."""
+    def progress(self, step: int, total: int, loss: float, *, prompt: Tensor | None = None, **values: float) -> None:
+        """Reports a training step; the values become the report's training curves.
+
+        Call it while the base has the step's values: a suite may want to look at the images that the model gives by then.
+
+        Args:
+            step: from 0.
+            total: steps.
+            loss: of the step.
+            prompt: (k, width) a prompt that is being learned, in the space of the text encoder's states, if there is one.
+            values: of the step.
+        """
         ...
 
     def once(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:

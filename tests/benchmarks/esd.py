@@ -31,14 +31,14 @@ from torch import Tensor, nn
 from benchmarks.measuring import Row, Settings, alternate, middle, planned, seconds_of
 from conceptbench.core.errors import UserInputError
 from conceptbench.core.manifests import task_concepts
-from conceptbench.core.metric import Scored
+from conceptbench.core.metric import Asked, Scored
 from conceptbench.core.seeds import training_seed
 from conceptbench.core.statistics import paired_difference, rate_interval
 from conceptbench.engine.erasing import TRAINING_THREADS, erase, stored_erasure
 from conceptbench.engine.generate import Generation
 from conceptbench.engine.judging import Hearing
+from conceptbench.engine.measures import load_measures
 from conceptbench.engine.plan import Plan
-from conceptbench.engine.scoring import load_measures
 from conceptbench.engine.session import Session
 from conceptbench.engine.store import Store
 from conceptbench.erasers.esd import ESDConfig
@@ -196,7 +196,8 @@ def judge(base: Base, plan: Plan, erasure: Erasure, folder: Path, number: int, i
         for spec in specs:
             if measure.metric.applies(concepts[spec.concept], spec.role):
                 said = hearing.said[measure.judge][spec.key(plan.info, weights)]
-                value = measure.metric.value(Scored(concepts[spec.concept], spec.role, spec.prompt_id, said))
+                asked = Asked(concepts[spec.concept], spec.role, spec.prompt_id, spec.condition.text)
+                value = measure.metric.value(Scored(asked, said))
                 if value is None:
                     raise RuntimeError(f"{measure.metric.id} gave nothing for {spec.prompt_id}")
                 into[measure.metric.id].values.append(value)

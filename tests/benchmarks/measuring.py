@@ -23,7 +23,7 @@ from conceptbench.engine.plan import Plan, make_plan
 from conceptbench.models.base import Base
 from conceptbench.models.families import load_base
 
-Unit = Literal["x", "%", "s", "GiB", "levels", "points"]
+Unit = Literal["x", "%", "s", "ms", "GiB", "levels", "points"]
 Bound = tuple[Literal["at least", "at most"], float]
 
 
@@ -37,7 +37,7 @@ class Settings:
         threads: of torch, for both sides.
         rounds: how often both sides are timed; None for each benchmark's own number.
         images: of a round of ``sampling`` and ``matmul``.
-        limit: prompts a concept in ``overhead``, and in the quality check of ``esd`` (there None is all).
+        limit: prompts a concept in ``overhead`` and ``judging``, and in the quality check of ``esd`` (there None is all).
         steps: training steps; None for the preset's.
         task: of the suite, for ``esd``.
         erasers: of ``overhead``.

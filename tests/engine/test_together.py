@@ -20,7 +20,8 @@ from conceptbench.engine.lineup import resolve
 from conceptbench.engine.memory import in_halves
 from conceptbench.engine.provenance import canonical
 from conceptbench.engine.session import Session, Shard
-from conceptbench.engine.training import TrainingContext, load_state, save_state
+from conceptbench.engine.state import load_state, save_state
+from conceptbench.engine.training import TrainingContext
 from conceptbench.erasers.shared.loop import TrainingConfig, train, trainable
 from conceptbench.models.conditions import Condition
 from conceptbench.models.erasure import Change, Erasure
@@ -231,7 +232,7 @@ def test_a_judge_that_raises_is_named(suite, folders, tmp_path, monkeypatch):
 
     from conceptbench.core.errors import UnitFailedError
 
-    def fail(self, images, texts):
+    def fail(self, images):
         raise KeyError("no such layer")
 
     monkeypatch.setattr(ColourJudge, "__call__", fail)

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from conceptbench.core.metric import Edited, JudgeCard
+from conceptbench.core.judge import JudgeCard
+from conceptbench.core.whole_metric import Edited
 from conceptbench.metrics.cost import TIMED, UNITS, Cost
 
 NOBODY = JudgeCard("", "features", "", "", "", "", {})

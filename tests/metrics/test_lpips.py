@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from conceptbench.core.errors import UserInputError
-from conceptbench.core.metric import JudgeCard, Scored
+from conceptbench.core.judge import JudgeCard
+from conceptbench.core.metric import Scored
 from conceptbench.core.schemas import Concept
+from conceptbench.judges.perceptual import check_pairs, normalised, perceptual_distance, tapped, to_range, uniform_heads, unit_channels
 from conceptbench.metrics.lpips import LPIPS
-from conceptbench.models.perceptual import check_pairs, normalised, perceptual_distance, tapped, to_range, uniform_heads, unit_channels
 
 JUDGE = JudgeCard("lpips-alex-64", "distance", "0" * 64, "", "", "", {})
 CAT = Concept(name="cat", kind="object", phrases=("a cat",))

@@ -8,7 +8,8 @@ import torch
 from pydantic import ValidationError
 
 from conceptbench.core.errors import UserInputError
-from conceptbench.core.metric import Edited, JudgeCard
+from conceptbench.core.judge import JudgeCard
+from conceptbench.core.whole_metric import Edited
 from conceptbench.metrics.weight_change import FORMS, WeightChange, changes
 from conceptbench.models.erasure import Change
 

@@ -47,7 +47,7 @@ def test_figures_are_reproduced_on_a_sample(mini, classifier):
         concept = load_concepts("mini")[name]
         texts = [("a photo of {}", "a picture of {}", "an image of {}")[i % 3].format(concept.phrases[0]) for i in range(24)]
         images = mini.sample([Condition(t) for t in texts], range(24), SAMPLER)
-        answers = classifier(images, texts)["subject"].argmax(1)
+        answers = classifier(images)["subject"].argmax(1)
         rate = np.isin(answers, [classifier.card.labels["subject"].index(name)]).mean()
         assert rate == pytest.approx(quality()["base"]["right"][concept.kind][name], abs=0.05)
 
@@ -69,42 +69,55 @@ def test_same_bytes_in_any_batch(mini, batch):
 def test_judges_answer_the_same_in_any_batch(classifier):
     drawings = np.stack([render(Scene((Placement(s),), seed=i)) for i, s in enumerate(("cat", "dog", "Kubo", "violin", "fish"))])
     for judge in (classifier, MiniDetector(), MiniCLIP()):
-        texts = ["a cat", "a dog", "x", "a violin", "a fish"]
-        whole = judge(drawings, texts)
+        whole = judge(drawings)
         for i in range(5):
-            for name, array in judge(drawings[i : i + 1], texts[i : i + 1]).items():
+            for name, array in judge(drawings[i : i + 1]).items():
                 assert np.array_equal(array[0], whole[name][i]), (type(judge).__name__, name)
+    texts, clip = ["a cat", "a dog", "x", "a violin", "a fish"], MiniCLIP()
+    assert np.array_equal(clip.encode_texts(texts), np.concatenate([clip.encode_texts([t]) for t in texts]))
 
 
 def test_judges_know_their_world(classifier):
     subjects = ("cat", "corgi", "Ada Moss", "Kubo", "pizza")
     drawings = np.stack([render(Scene((Placement(s),), seed=i)) for i, s in enumerate(subjects)])
-    out = classifier(drawings, [""] * 5)
+    out = classifier(drawings)
     assert [classifier.card.labels["subject"][i] for i in out["subject"].argmax(1)] == list(subjects)
     assert np.allclose(out["subject"].sum(1), 1, atol=1e-5) and out["features"].shape == (5, 192)
     empty = np.stack([render(Scene((), seed=0)), np.zeros((32, 32, 3), np.uint8), np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)])
-    nothing = classifier(empty, [""] * 3)["subject"].argmax(1)
+    nothing = classifier(empty)["subject"].argmax(1)
     assert [classifier.card.labels["subject"][i] for i in nothing] == ["nothing"] * 3
 
 
 def test_detector_finds_marks_where_they_are():
     scene = Scene((Placement("car"),), marks=(Mark("cross", 81, 30), Mark("heart", 19, 80)))
-    found = MiniDetector()(render(scene)[None], [""])["detections"][0]
+    found = MiniDetector()(render(scene)[None])["detections"][0]
     strong = found[found[:, 0] > 0.5]
     assert sorted(strong[:, 1]) == [1, 3]
     cross = strong[strong[:, 1] == 1][0]
     assert abs((cross[2] + cross[4]) / 2 - 0.81) < 0.06 and abs((cross[3] + cross[5]) / 2 - 0.30) < 0.06
-    plain = MiniDetector()(render(Scene((Placement("car"),)))[None], [""])["detections"][0]
+    plain = MiniDetector()(render(Scene((Placement("car"),)))[None])["detections"][0]
     assert (plain[:, 0] < 0.5).all()
 
 
 def test_clip_prefers_the_right_text():
     drawings = np.stack([render(Scene((Placement(s),), seed=1)) for s in ("cat", "car", "tree")])
     clip, texts = MiniCLIP(), ["a photo of a cat", "a photo of a car", "a photo of a tree"]
-    table = np.array([clip(drawings, [t] * 3)["cosine"] for t in texts])
-    assert (table.argmax(0) == [0, 1, 2]).all()
+    images, directions = clip(drawings)["embedding"], clip.encode_texts(texts)
+    assert ((images @ directions.T).argmax(1) == [0, 1, 2]).all()
+    assert images.dtype == directions.dtype == np.float32 and images.shape == directions.shape == (3, 128)
+    for vectors in (images, directions):
+        assert np.abs(np.linalg.norm(vectors, axis=1) - 1).max() < 1e-6
+
+
+def test_clip_cuts_texts_at_24_tokens():
+    clip = MiniCLIP()
+    long = "a cat and a dog " * 12
+    ids, end = clip.tokenizer([long, "a cat"]), clip.tokenizer(["a cat"])[0, -1]
+    assert ids.shape == (2, 24) and ids[0, -1] == end and (ids[0, :-1] != end).all()
+    vectors = clip.encode_texts([long, f"{long} in neon style", f"in neon style {long}"])
+    assert np.array_equal(vectors[0], vectors[1]) and np.abs(vectors[0] - vectors[2]).max() > 1e-2
 
 
 def test_images_of_another_size_are_reduced(classifier):
     large = np.stack([render(Scene((Placement("cat"),), seed=1)).repeat(4, 0).repeat(4, 1)])
-    assert classifier.card.labels["subject"][classifier(large, [""])["subject"].argmax()] == "cat"
+    assert classifier.card.labels["subject"][classifier(large)["subject"].argmax()] == "cat"

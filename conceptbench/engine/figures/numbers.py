@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-COUNTS = ("bytes", "evaluations", "tensors", "MB")
+COUNTS = ("bytes", "evaluations", "tensors", "MB", "detections")
 """Units whose fractions say nothing."""
-FRACTIONS = ("distance",)
+FRACTIONS = ("distance", "entropy")
 """Units of small numbers that are shown with three digits."""
 
 

@@ -10,7 +10,8 @@ import torchvision
 from PIL import Image
 
 from conceptbench.core.errors import MissingWeightsError, UserInputError
-from conceptbench.models.judges import LPIPS, OpenCLIP, lpips_alex, lpips_alex_64, lpips_vgg, lpips_vgg_64, resnet50_v1, resnet50_v2
+from conceptbench.judges.imagenet import resnet50_v1, resnet50_v2
+from conceptbench.judges.lpips import LPIPS, lpips_alex, lpips_alex_64, lpips_vgg, lpips_vgg_64
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def test_resnet_sees_what_torchvision_prepares(cache, monkeypatch, make):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(cache))
     judge = make()
     images = pictures()
-    out = judge(images, ["", ""])["imagenet"]
+    out = judge(images)["imagenet"]
     prepared = torch.stack([judge.transform(Image.fromarray(i)) for i in images])  # from PIL, as the weights' card says
     with torch.no_grad():
         expected = judge.network(prepared).softmax(-1).numpy()
@@ -49,8 +50,6 @@ def test_weights_that_are_not_here(tmp_path, monkeypatch):
     with pytest.raises(MissingWeightsError, match=r"resnet50-11ad3fa6\.pth") as caught:
         resnet50_v2()
     assert "with a network: python -c" in caught.value.hint
-    with pytest.raises(MissingWeightsError, match="needs open_clip"):
-        OpenCLIP("x", "ViT-B-32-quickgelu", str(tmp_path / "nowhere.pt"))
 
 
 NETS = {"alex": (lpips_alex, lpips_alex_64), "vgg": (lpips_vgg, lpips_vgg_64)}
@@ -154,7 +153,7 @@ def test_lpips_card_knows_trunk_and_heads(theirs, monkeypatch, tmp_path):
     assert changed.sha256 != first.sha256
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(cache))
     assert NETS[net][0]().card.sha256 == first.sha256
-    monkeypatch.setattr("conceptbench.models.judges._heads", lambda judge, net: (file, []))
+    monkeypatch.setattr("conceptbench.judges.lpips._heads", lambda judge, net: (file, []))
     assert NETS[net][0]().card.sha256 != first.sha256
 
 

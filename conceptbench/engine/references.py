@@ -1,0 +1,111 @@
+"""Reference sets: real images that a model's images are compared with, judged once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conceptbench.core.errors import UserInputError, unknown_name
+from conceptbench.core.files import key_of, sha256_bytes, sha256_file
+from conceptbench.core.registry import REFERENCES
+from conceptbench.core.schemas import Concept
+from conceptbench.engine.judging import judge_key
+from conceptbench.engine.pictures import pictures_in, read_picture
+from conceptbench.engine.store import Store
+
+BATCH = 64
+SEED = 0
+
+
+class References:
+    """What judges say of reference sets, from the store or asked and stored.
+
+    Args:
+        judges: by name.
+        store: of answers.
+    """
+
+    def __init__(self, judges: Mapping[str, Any], store: Store) -> None:
+        self._judges, self._store = judges, store
+        self._known: dict[str, dict[str, NDArray[Any]]] = {}
+        self._digests: dict[str, str] = {}
+
+    def said(self, judge: str, name: str, n: int | None, concepts: Sequence[Concept]) -> tuple[dict[str, NDArray[Any]], str]:
+        """Named arrays of all images of a reference set, and the hash of the images.
+
+        Args:
+            judge: its name.
+            name: of a registered set, or a folder.
+            n: how many images; None for all of a folder.
+            concepts: what a registered set shall show.
+
+        Raises:
+            UserInputError: there is no such set or folder, or it has fewer images.
+        """
+        asked = key_of([name, n, list(concepts)])
+        if asked not in self._digests:
+            self._digests[asked] = self._digest(name, n, concepts)
+        digest = self._digests[asked]
+        known = f"{judge}/{digest}"
+        if known not in self._known:
+            self._known[known] = self._stored(judge, digest) or self._asked(judge, digest, name, n, concepts)
+        return self._known[known], digest
+
+    def check(self, name: str, n: int | None) -> None:
+        """Refuses what is no reference set, without judging it."""
+        if name in REFERENCES.names() and n is None:
+            raise UserInputError(f"the reference set {name!r} is made on demand and has no size of its own", "say how many images with the option n")
+        if name not in REFERENCES.names():
+            self._files(name, n)
+
+    def _digest(self, name: str, n: int | None, concepts: Sequence[Concept]) -> str:
+        """The hash of a set's pixels, or of its files."""
+        self.check(name, n)
+        if name in REFERENCES.names():
+            return sha256_bytes(REFERENCES.load(name)(concepts, n, SEED).tobytes())
+        return key_of([sha256_file(p) for p in self._files(name, n)])
+
+    def _files(self, name: str, n: int | None) -> list[Path]:
+        if not Path(name).is_dir():
+            raise unknown_name("reference set", name, ["base", *REFERENCES.names()], "or a folder of images")
+        found = pictures_in(Path(name))
+        if not found:
+            raise UserInputError(f"no images in the reference folder {name}", "give a folder of images")
+        if n is not None and len(found) < n:
+            raise UserInputError(
+                f"the reference folder {name} has {len(found)} images, and {n} are asked for", "add images, or ask for fewer with the option n"
+            )
+        return found[:n]
+
+    def _stored(self, judge: str, group: str) -> dict[str, NDArray[Any]] | None:
+        found = self._store.read_judged(judge_key(self._judges[judge].card), f"reference-{group}")
+        if not found:
+            return None
+        ordered = [found[k] for k in sorted(found, key=int)]
+        return {name: np.stack([one[name] for one in ordered]) for name in ordered[0]}
+
+    def _asked(self, judge: str, group: str, name: str, n: int | None, concepts: Sequence[Concept]) -> dict[str, NDArray[Any]]:
+        parts: list[dict[str, NDArray[Any]]] = []
+        for images in self._batches(name, n, concepts):
+            parts.append(dict(self._judges[judge](images)))
+        said = {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
+        count = len(next(iter(said.values())))
+        self._store.write_judged(judge_key(self._judges[judge].card), f"reference-{group}", [str(i) for i in range(count)], said)
+        return said
+
+    def _batches(self, name: str, n: int | None, concepts: Sequence[Concept]) -> list[NDArray[np.uint8]]:
+        """The images in batches of one size each, in the set's order."""
+        if name in REFERENCES.names():
+            made = REFERENCES.load(name)(concepts, n, SEED)
+            return [made[i : i + BATCH] for i in range(0, len(made), BATCH)]
+        batches: list[list[NDArray[np.uint8]]] = []
+        for path in self._files(name, n):
+            pixels = read_picture(path)
+            if not batches or batches[-1][0].shape != pixels.shape or len(batches[-1]) == BATCH:
+                batches.append([])
+            batches[-1].append(pixels)
+        return [np.stack(b) for b in batches]

@@ -1,0 +1,147 @@
+"""Rows of metrics of sets of images: the model's images beside the base's, beside its own other images, or beside a reference set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conceptbench.core.metric import Asked, Sample, Scored, SetMetric
+from conceptbench.core.results import Difference, ResultRow
+from conceptbench.core.schemas import Concept, Role
+from conceptbench.engine.images import ImageSpec
+from conceptbench.engine.measures import Measure
+from conceptbench.engine.references import References
+from conceptbench.engine.rows import ALL, NOTHING, RowMaker
+from conceptbench.engine.seen import Looker, Model
+
+Keyed = tuple[Model, Mapping[int, str]]
+"""A model and its image keys by the identity of the image's spec."""
+
+
+@dataclass
+class SetScores:
+    """One metric of sets on one task.
+
+    Attributes:
+        measure: the metric and its judge.
+        chosen: the images that it applies to.
+        looker: shows images to it.
+        maker: of rows.
+        references: features of reference sets.
+    """
+
+    measure: Measure[SetMetric]
+    chosen: Sequence[ImageSpec]
+    looker: Looker
+    maker: RowMaker
+    references: References | None
+
+    def __post_init__(self) -> None:
+        self.metric: SetMetric = self.measure.metric
+        self.looker.learn(self.metric, self.measure.judge, self.chosen)
+
+    def rows(self, model: Keyed, base: Keyed, *, compared: bool) -> tuple[list[ResultRow], dict[int, float]]:
+        """The metric's rows, and its value of single images where it has one.
+
+        Args:
+            model: whose.
+            base: the base.
+            compared: whether the images are paired with the base's; False for the base itself.
+        """
+        found: list[ResultRow] = []
+        per_image: dict[int, float] = {}
+        if self.metric.beside == "base" and model[0] is base[0]:
+            return found, per_image  # the base beside itself
+        roles: tuple[Role, ...] = ("target", "retained")
+        for role in roles:
+            own = [s for s in self.chosen if s.role == role]
+            if not own:
+                continue
+            if self.metric.beside != "others":
+                found.append(self._row(model, base, role, None, own, compared, per_image))
+            if self.metric.each_concept:
+                for name in dict.fromkeys(s.concept for s in own):
+                    concept = self.looker.asked(next(s for s in own if s.concept == name)).concept
+                    found.append(self._row(model, base, role, concept, [s for s in own if s.concept == name], compared, {}))
+        return found, per_image
+
+    def _row(
+        self, model: Keyed, base: Keyed, role: Role, concept: Concept | None, own: Sequence[ImageSpec], compared: bool, per_image: dict[int, float]
+    ) -> ResultRow:
+        there = self._heard(model, own)
+        generated = self._sample(model, there, concept)
+        real, real_of_base = self._real(model, base, there, own, concept), self._real(base, base, self._heard(base, own), own, concept)
+        value = self.metric.estimate(generated=generated, real=real)
+        counts = {"planned": len(own), "scored": value.scored or (len(there) if value.value is not None else 0)}
+        estimate = value.model_copy(
+            update={**counts, "clusters": value.clusters or len(set(generated.clusters)), "unit": self.metric.unit, "better": self.metric.better(role)}
+        )
+        for spec, number in zip(there, self._per_image(generated, real), strict=False):
+            per_image[id(spec)] = number
+        of_base, delta = self._against_base(model, base, own, concept, real_of_base, compared)
+        digest = "" if self.metric.beside in ("base", "others") else self._reference(own)[1]
+        about = concept.name if concept else ALL
+        partial = len(there) < len(own)
+        return self.maker.row(self.metric, model[0], role, about, estimate, base=of_base, delta=delta, partial=partial, reference=digest)
+
+    def _against_base(
+        self, model: Keyed, base: Keyed, own: Sequence[ImageSpec], concept: Concept | None, real: Sample, compared: bool
+    ) -> tuple[float | None, Difference]:
+        if self.metric.beside == "base":
+            return None, NOTHING
+        of_base = self.metric.estimate(generated=self._sample(base, self._heard(base, own), concept), real=real)
+        there = {id(s) for s in self._heard(base, own)}
+        both = [s for s in self._heard(model, own) if id(s) in there] if compared else []
+        if not both or self.metric.beside == "others":
+            return of_base.value, NOTHING if not both else self._others_difference(model, base, own, concept)
+        pair = {"generated": self._sample(model, both, concept), "base": self._sample(base, both, concept)}
+        return of_base.value, self.metric.difference(**pair, real=real)
+
+    def _others_difference(self, model: Keyed, base: Keyed, own: Sequence[ImageSpec], concept: Concept | None) -> Difference:
+        """Each model beside its own other images: a difference of values, without an interval."""
+        values = []
+        for one in (model, base):
+            generated, real = self._sample(one, self._heard(one, own), concept), self._real(one, base, (), own, concept)
+            values.append(self.metric.estimate(generated=generated, real=real).value)
+        return Difference(value=None if values[0] is None or values[1] is None else values[0] - values[1])
+
+    def _heard(self, model: Keyed, specs: Sequence[ImageSpec]) -> list[ImageSpec]:
+        said = model[0].heard.get(self.measure.judge, {})
+        return [s for s in specs if model[1][id(s)] in said]
+
+    def _sample(self, model: Keyed, specs: Sequence[ImageSpec], concept: Concept | None) -> Sample:
+        said = model[0].heard.get(self.measure.judge, {})
+        readings = [self.metric.reading(self.looker.scored(self.metric, self.measure.judge, s, said[model[1][id(s)]]), concept) for s in specs]
+        return Sample(np.stack(readings) if readings else np.zeros((0, 1)), [s.prompt_id for s in specs])
+
+    def _real(self, model: Keyed, base: Keyed, there: Sequence[ImageSpec], own: Sequence[ImageSpec], concept: Concept | None) -> Sample:
+        """The reference of a row: the partners of the images that are there, the model's other images, or a set of its own."""
+        if self.metric.beside == "base":
+            heard = {id(s) for s in self._heard(base, there)}
+            return self._sample(base, [s for s in there if id(s) in heard], concept)
+        if self.metric.beside == "others":
+            wanted = {id(s) for s in own}
+            return self._sample(model, self._heard(model, [s for s in self.chosen if id(s) not in wanted]), concept)
+        said, _ = self._reference(own)
+        first = self.looker.asked(own[0]).concept
+        n = len(next(iter(said.values())))
+        readings = [self.metric.reading(_of_reference(first, {k: v[i] for k, v in said.items()}), concept) for i in range(n)]
+        return Sample(np.stack(readings) if readings else np.zeros((0, 1)), [f"reference-{i}" for i in range(n)])
+
+    def _reference(self, own: Sequence[ImageSpec]) -> tuple[dict[str, NDArray[Any]], str]:
+        assert self.references is not None
+        concepts = list({s.concept: self.looker.asked(s).concept for s in own}.values())
+        return self.references.said(self.measure.judge, self.metric.beside, self.metric.reference_size, concepts)
+
+    def _per_image(self, generated: Sample, real: Sample) -> Sequence[float]:
+        found = self.metric.per_image(generated=generated, real=real) if len(generated) and len(real) else None
+        return [] if found is None else [float(v) for v in found]
+
+
+def _of_reference(concept: Concept, said: Mapping[str, NDArray[Any]]) -> Scored:
+    """An image of a reference set; it was not made for any prompt."""
+    return Scored(Asked(concept, "retained", ""), said)
