@@ -109,8 +109,8 @@ class AttentionEntropy(Probe):
 
     @property
     def arithmetic(self) -> str:
-        """``entropy-all``, with the steps where they are not the suite's: ``entropy-down+up-50steps``."""
-        return f"entropy-{self.config.place}" + (f"-{self.config.steps}steps" if self.config.steps else "")
+        """``entropy-all-20prompts``, with the steps where they are not the suite's: ``entropy-down+up-20prompts-50steps``."""
+        return f"entropy-{self.config.place}-{self.config.prompts}prompts" + (f"-{self.config.steps}steps" if self.config.steps else "")
 
     def better(self, role: Role) -> Better:
         """Neither: it describes. An erased word may lose its map or get its anchor's."""

@@ -252,14 +252,19 @@ def test_judging_asks_every_judge_about_every_image_on_both_sides(settings, monk
     found = judging.run(settings)
     assert [r.name for r in found] == ["judging: all metrics together", *(f"judging: {j}" for j in ("colour", "length", "distance"))]
     assert found[0].bound == ("at most", 1.3) and found[0].value > 0 and all(r.unit == "ms" and r.value > 0 for r in found[1:])
-    scene = {}
-    monkeypatch.setattr(judging, "rows", lambda made, rounds, alone: scene.update(made=made) or [])
+    seen = {}
+
+    def looked(scene, _rounds, _alone):  # while the store is there
+        before = ColourJudge.looked
+        judging.judge_alone(scene, "colour")
+        alone = ColourJudge.looked
+        judging.score_all(scene)
+        seen.update(images=scene.images, alone=alone - before, together=ColourJudge.looked - alone)
+        asked = {s.condition.text for own in scene.tasks.values() for s in own}
+        assert sorted(judging.texts_of(scene, "length")) == sorted(asked)
+        return []
+
+    monkeypatch.setattr(judging, "rows", looked)
     judging.run(settings)
-    images = scene["made"].images
-    assert images == 2 * 2 + 3 * 2  # two and three concepts, two prompts each
-    ColourJudge.looked = 0
-    judging.judge_alone(scene["made"], "colour")
-    assert ColourJudge.looked == images
-    judging.score_all(scene["made"])
-    assert ColourJudge.looked == 2 * images
-    assert sorted(judging.texts_of(scene["made"], "length")) == sorted({s.condition.text for own in scene["made"].tasks.values() for s in own})
+    images = 2 * 2 + 3 * 2  # two and three concepts, two prompts each
+    assert seen == {"images": images, "alone": images, "together": images}

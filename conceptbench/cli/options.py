@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -92,10 +93,10 @@ def planned(asked: Mapping[str, Any]) -> tuple[Base, Plan]:
 
 
 def chosen_tasks(suite: SuiteSchema, names: list[str] | None) -> SuiteSchema:
-    """The suite with only the named tasks."""
-    from conceptbench.core.errors import unknown_name
+    """The suite with only the named tasks and what there is to measure in them; says which metrics it leaves out."""
+    from conceptbench.core.choosing import cut_to
 
-    for name in names or ():
-        if name not in {t.id for t in suite.tasks}:
-            raise unknown_name(f"task of suite {suite.name}", name, [t.id for t in suite.tasks], f"conceptbench show suite {suite.name}")
-    return suite.model_copy(update={"tasks": tuple(t for t in suite.tasks if t.id in names)}) if names else suite
+    cut, notes = cut_to(suite, names) if names else (suite, [])
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    return cut

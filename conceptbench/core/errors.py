@@ -67,6 +67,10 @@ class StoppedError(ConceptBenchError):
     exit_code = 143
 
 
+FATAL: tuple[type[Exception], ...] = (BaseChangedError, WriteError, StoppedError, OSError)
+"""What ends a run at once: the base is not the base any more, nothing can be written, or it was asked to stop."""
+
+
 class NotComparableError(ConceptBenchError):
     """Numbers of different protocol or suite version would end up in one column."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ class JudgeCard:
     """What a judge is and where it comes from.
 
     Attributes:
-        id: registered name.
+        id: registered name; of a judge that a suite trains ``NAME~HASH``, because its name alone does not say which one it is.
         role: what it gives (:data:`OUTPUTS`).
         sha256: of the weights.
         source, licence, preprocessing: for people.
@@ -67,6 +67,21 @@ class Judge(Protocol):
         Returns:
             What :data:`OUTPUTS` says of its role; first axis N.
         """
+        ...
+
+
+@runtime_checkable
+class StackedJudge(Judge, Protocol):
+    """A judge that looks through another one of role ``features``: who has the other's answers need not show it the images.
+
+    Attributes:
+        trunk: the other judge.
+    """
+
+    trunk: Judge
+
+    def from_features(self, features: NDArray[np.float32]) -> Outputs:
+        """What it says of images whose ``features`` (N, D) the trunk gave: the same bytes as for the images themselves."""
         ...
 
 

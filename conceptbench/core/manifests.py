@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import functools
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -19,8 +19,8 @@ from pydantic import ValidationError
 from conceptbench.core.documents import Document, Problem, check, messages, read_document, refuse, unknown
 from conceptbench.core.documents import read_yaml as read_yaml  # also known by this name
 from conceptbench.core.errors import UserInputError, unknown_name
-from conceptbench.core.registry import JUDGES, METRICS
-from conceptbench.core.schemas import Concept, MetricSpec, Prompt, PromptRow, Split, Suite, Task
+from conceptbench.core.schemas import Concept, Prompt, PromptRow, Split, Suite, Task
+from conceptbench.core.suite_checks import shadowing_judges, strays, unknown_concepts, unknown_plugins
 
 
 # -- where manifests are ---------------------------------------------------------------------------------------------
@@ -168,38 +168,22 @@ def prompts_for(set_name: str, split: Split, concepts: list[str]) -> list[Prompt
 
 
 # -- suites ----------------------------------------------------------------------------------------------------------
-def unknown_concepts(document: Document, tasks: Mapping[int, Task], known: Iterable[str]) -> list[Problem]:
-    """Concepts of tasks (by their number in the suite) that do not exist."""
-    names = set(known)
-    return [
-        unknown(document.path, document.line(("tasks", i, role, j)), f"concept of task {task.id!r}", concept, names)
-        for i, task in tasks.items()
-        for role, chosen in (("targets", task.targets), ("retained", task.retained))
-        for j, concept in enumerate(chosen)
-        if concept not in names
-    ]
-
-
-def unknown_plugins(document: Document, metrics: Mapping[int, MetricSpec], trained: Iterable[str] = ()) -> list[Problem]:
-    """Metrics and judges of a suite (by their number in it) that are neither installed nor, for judges, trained by the suite itself."""
-    found, known = [], [*JUDGES.names(), *trained]
-    for i, spec in metrics.items():
-        if spec.metric not in METRICS.names():
-            found.append(unknown(document.path, document.line(("metrics", i, "metric")), "metric", spec.metric, METRICS.names()))
-        if spec.judge is not None and spec.judge not in known:
-            found.append(unknown(document.path, document.line(("metrics", i, "judge")), "judge", spec.judge, known))
-    return found
-
-
 def load_suite(name: str) -> Suite:
-    """A suite by name or path, with every name in it checked against its concepts."""
+    """A suite by name or path, with every name in it checked: against its concepts, its tasks, and what is installed."""
     document = read_document(find_manifest("suites", name, ".yaml"))
     refuse(document.problems, "")
     suite, problems = check(Suite, document.value, document)
     refuse(problems)
     assert suite is not None
-    concepts = load_concepts(suite.concepts)
-    refuse([*unknown_concepts(document, dict(enumerate(suite.tasks)), concepts), *unknown_plugins(document, dict(enumerate(suite.metrics)), suite.judges)])
+    tasks, metrics = dict(enumerate(suite.tasks)), dict(enumerate(suite.metrics))
+    refuse(
+        [
+            *unknown_concepts(document, tasks, load_concepts(suite.concepts)),
+            *unknown_plugins(document, metrics, suite.judges, suite.watch),
+            *shadowing_judges(document, suite.judges),
+            *strays(document, suite.tasks, metrics, dict(enumerate(suite.splits))),
+        ]
+    )
     return suite
 
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
 
 from pydantic import ValidationError
 
-from conceptbench.core.documents import Document, Problem, messages, unknown
+from conceptbench.core.documents import Document, Location, Problem, messages, unknown
 from conceptbench.core.errors import ConceptBenchError, nearest, unknown_name
 from conceptbench.core.judge import JudgeCard
 from conceptbench.core.manifests import ConceptFile
-from conceptbench.core.metric import OfImages, Quantity
-from conceptbench.core.protocols import names_of, spelled_out
-from conceptbench.core.registry import JUDGES, METRICS
+from conceptbench.core.metric import OfImages, Quantity, SetMetric
+from conceptbench.core.protocols import protocol_of_headline, protocol_of_source, spelled_out
+from conceptbench.core.registry import JUDGES, METRICS, REFERENCES
 from conceptbench.core.schemas import Headline, MetricSpec
-from conceptbench.core.whole_metric import DerivedMetric
+from conceptbench.core.whole_metric import DerivedMetric, ErasureMetric
 
 Cards = Mapping[str, JudgeCard]
 """judge's name -> its card, of those whose weights are here."""
+NO_REFERENCE = ("base", "others")
+"""What a set may be compared with that is no reference set."""
 
 
 def metric_problems(document: Document, metrics: Mapping[int, MetricSpec], cards: Cards, headline: Headline | None) -> list[Problem]:
@@ -44,12 +49,14 @@ def metric_problems(document: Document, metrics: Mapping[int, MetricSpec], cards
             complete = False
             continue
         problems += _judge_problems(document, i, specs[0], kind, cards)
+        limited = limit_problem(kind, spec)
+        problems += [document.problem(("metrics", i, "concepts"), limited)] if limited else []
         for one in specs:
             metric, found = _made(document, i, one, kind, cards)
             problems += found
             complete = complete and metric is not None
             made += [] if metric is None else [(i, metric)]
-    problems += _twice(document, made)
+    problems += [*_twice(document, made), *_references(document, made)]
     if complete:
         problems += _named(document, headline, made)
     return problems
@@ -76,24 +83,45 @@ def _made(document: Document, i: int, spec: MetricSpec, kind: type[Quantity], ca
 
 def _named(document: Document, headline: Headline | None, made: Iterable[tuple[int, Quantity]]) -> list[Problem]:
     """Headline metrics and sources of derived metrics that do not exist, or exist under several protocols."""
-    protocols: dict[str, set[str]] = {}
-    for _, metric in made:
-        if isinstance(metric, OfImages):
-            for name in names_of(metric.protocol):
-                protocols.setdefault(name, set()).add(metric.protocol)
-    places: list[tuple[tuple[str | int, ...], str, str]] = [(("headline", end), "headline metric", name) for end, name in headline or ()]
-    for i, metric in made:
+    every = list(made)
+    protocols = [m.protocol for _, m in every if isinstance(m, OfImages)]
+    asked: list[tuple[Location, Callable[[], str]]] = [
+        (("headline", end), functools.partial(protocol_of_headline, name, protocols)) for end, name in headline or ()
+    ]
+    for i, metric in every:
         if isinstance(metric, DerivedMetric):
-            places += [(("metrics", i), f"metric that {metric.id} is made of", name) for name in metric.sources]
+            asked += [(("metrics", i), functools.partial(protocol_of_source, metric.id, name, protocols)) for name in metric.sources]
     found = []
-    for place, what, name in places:
-        if name not in protocols:
-            found.append(unknown(document.path, document.line(place), what, name, protocols))
-        elif len(protocols[name]) > 1:
-            several = ", ".join(sorted(protocols[name]))
-            message = f"the {what} {name!r} has several protocols: {several}; keep one of them, or name a derived metric's sources as ID/JUDGE"
-            found.append(document.problem(place, message))
+    for place, look_up in asked:
+        try:
+            look_up()
+        except ConceptBenchError as error:
+            found.append(document.problem(place, f"{error.message} ({error.hint})"))
     return found
+
+
+def _references(document: Document, made: Iterable[tuple[int, Quantity]]) -> list[Problem]:
+    """Reference sets of set metrics that are neither registered nor a folder, and registered ones without a size."""
+    found = []
+    for i, metric in made:
+        if not isinstance(metric, SetMetric) or metric.beside in NO_REFERENCE:
+            continue
+        place, name = ("metrics", i, "options", "beside"), metric.beside
+        if name in REFERENCES.names():
+            if metric.reference_size is None:
+                found.append(document.problem(place, f"the reference set {name!r} has no size of its own: say how many images with the option n"))
+        elif not Path(name).is_dir():
+            problem = unknown(document.path, document.line(place), "reference set", name, [*NO_REFERENCE, *REFERENCES.names()])
+            found.append(replace(problem, message=f"{problem.message}; or give a folder of images"))
+    return found
+
+
+def limit_problem(kind: type[Quantity], spec: MetricSpec) -> str:
+    """What is wrong with the concepts that a metric is limited to: some kinds have no rows by concept. Empty if nothing is."""
+    if not spec.concepts or not issubclass(kind, (ErasureMetric, DerivedMetric)):
+        return ""
+    about = "an erasure as a whole" if issubclass(kind, ErasureMetric) else "what its source metrics are about"
+    return f"metric {spec.metric!r} cannot be limited to concepts, because it is about {about}: leave `concepts` out"
 
 
 def _judge_problems(document: Document, i: int, spec: MetricSpec, kind: type[Quantity], cards: Cards) -> list[Problem]:

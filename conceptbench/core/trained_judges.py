@@ -9,7 +9,8 @@ A section of a suite::
         classes: {van gogh: Van Gogh, picasso: Picasso, blank: ""}
         images: 200
 
-Numbers of such a judge compare only with numbers of the same one, so its checksum is in every row.
+Numbers of such a judge compare only with numbers of the same one, so the first characters of its checksum stand behind its
+name in the protocol of every row: ``acc-1@.../styles~1a2b3c4d``.
 """
 
 from __future__ import annotations
@@ -73,6 +74,8 @@ class TrainedJudgeSpec(HeadTraining):
         classes: label -> prompt of its training images; an empty prompt is the class of nothing in particular (SepME's blank).
         images: of each class.
         seeds: ``disjoint``: seeds that no evaluation image can have; ``overlap``: drawn with replacement from the evaluation's.
+        seeds_of: for ``overlap``: the prompt set whose held-out images' seeds are the evaluation's, with all of its concepts. It is
+            named here, and not taken from the tasks, so that a run of some tasks or with a limit asks the same judge as the whole.
         preset: a protocol of :data:`PRESETS`; what else is given wins over it.
     """
 
@@ -81,6 +84,7 @@ class TrainedJudgeSpec(HeadTraining):
     classes: dict[str, str] = Field(min_length=2)
     images: int = Field(default=200, ge=4)
     seeds: Literal["disjoint", "overlap"] = "disjoint"
+    seeds_of: str | None = None
     preset: str = "default"
 
     @model_validator(mode="before")
@@ -101,6 +105,14 @@ class TrainedJudgeSpec(HeadTraining):
             raise ValueError("a class has no name")
         return classes
 
+    @model_validator(mode="after")
+    def _seeds_have_a_source(self) -> TrainedJudgeSpec:
+        if self.seeds == "overlap" and self.seeds_of is None:
+            raise ValueError("seeds that overlap need `seeds_of`: the prompt set of the evaluation; or set `seeds: disjoint`")
+        if self.seeds == "disjoint" and self.seeds_of is not None:
+            raise ValueError("`seeds_of` is for `seeds: overlap`; leave it out")
+        return self
+
     @property
     def note(self) -> str:
         """What must be known about numbers of this judge; empty for the default."""
@@ -117,7 +129,7 @@ def training_seeds(spec: TrainedJudgeSpec, name: str, label: str, evaluation: Se
         spec: of the judge.
         name: of the judge in its suite.
         label: of the class.
-        evaluation: the seeds of the suite's evaluation images; needed for ``overlap``.
+        evaluation: the seeds of the evaluation images of ``spec.seeds_of``; needed for ``overlap``.
 
     Returns:
         ``spec.images`` seeds: all different, and odd as all training seeds are (:mod:`conceptbench.core.seeds`); or with
@@ -129,6 +141,8 @@ def training_seeds(spec: TrainedJudgeSpec, name: str, label: str, evaluation: Se
     if spec.seeds == "disjoint":
         return [training_seed("trained-judge", spec.seed, name, label, i) for i in range(spec.images)]
     if not evaluation:
-        raise UserInputError(f"judge {name!r} trains on seeds of the evaluation, and there is none", "set `seeds: disjoint`")
+        raise UserInputError(
+            f"judge {name!r} trains on seeds of the evaluation, and there is none", "give `seeds_of` a prompt set with held-out rows, or set `seeds: disjoint`"
+        )
     drawn = np.random.default_rng(training_seed("trained-judge", spec.seed, name, label)).integers(len(evaluation), size=spec.images)
     return [int(evaluation[i]) for i in drawn]

@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
-
-from conceptbench.core.documents import Document, Problem, check, read_document, unknown
+from conceptbench.core.documents import Document, Location, Problem, check, read_document, unknown
 from conceptbench.core.errors import ConceptBenchError, MissingWeightsError, UserInputError
-from conceptbench.core.judge import JudgeCard
-from conceptbench.core.manifests import ConceptFile, PromptFile, find_manifest, read_concepts, read_prompts, unknown_concepts, unknown_plugins
+from conceptbench.core.judge import JudgeCard, JudgeRole
+from conceptbench.core.manifests import ConceptFile, PromptFile, find_manifest, read_concepts, read_prompts
 from conceptbench.core.metric_checks import label_problems, metric_problems
 from conceptbench.core.prompt_checks import concept_problems, prompt_problems, strangers, too_few
 from conceptbench.core.protocols import spelled_out
 from conceptbench.core.registry import BASES, JUDGES
-from conceptbench.core.schemas import Headline, MetricSpec, Suite, Task
-from conceptbench.core.trained_judges import TrainedJudgeSpec
-
-Part = TypeVar("Part", bound=BaseModel)
+from conceptbench.core.schemas import MetricSpec, Suite
+from conceptbench.core.suite_checks import card_before_training, shadowing_judges, strays, unknown_concepts, unknown_plugins
+from conceptbench.core.suite_parts import Parts, parts_of
 
 
 @dataclass(frozen=True)
@@ -62,26 +58,6 @@ class Findings:
         return [p for p in self.problems if p.warning]
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """What is usable of a suite, however faulty the rest; lists by their number in the file."""
-
-    document: Document
-    base: str
-    concepts: str
-    tasks: dict[int, Task]
-    metrics: dict[int, MetricSpec]
-    erasers: dict[int, str]
-    headline: Headline | None
-    judges: dict[str, TrainedJudgeSpec]
-    images_per_prompt: int
-    every_metric: bool
-
-    def concept_names(self) -> list[str]:
-        """Concepts of all tasks, each once."""
-        return list(dict.fromkeys(n for t in self.tasks.values() for n in (*t.targets, *t.retained)))
-
-
 def validate(name: str, around: Surroundings) -> Findings:
     """Checks a suite by name, or a file: a suite or a concepts file (YAML), or a prompt set (CSV).
 
@@ -116,63 +92,19 @@ def _concepts_alone(file: ConceptFile) -> Findings:
 
 
 # -- suites ----------------------------------------------------------------------------------------------------------
-def _usable(model: type[Part], value: Any) -> Part | None:
-    """What a faulty value means without its unknown keys; None if more is wrong. Whoever asks has reported the faults."""
-    for _ in range(2):
-        try:
-            return model.model_validate(value)
-        except ValidationError as error:
-            top = {e["loc"][0] for e in error.errors() if e["type"] == "extra_forbidden" and len(e["loc"]) == 1}
-            if not isinstance(value, Mapping) or not top:
-                return None
-            value = {k: v for k, v in value.items() if k not in top}
-    return None
-
-
-def _each(model: type[Part], values: Any) -> dict[int, Part]:
-    found = {i: _usable(model, v) for i, v in enumerate(values)} if isinstance(values, list) else {}
-    return {i: part for i, part in found.items() if part is not None}
-
-
-def _parts(document: Document) -> _Parts:
-    value: Mapping[Any, Any] = document.value if isinstance(document.value, Mapping) else {}
-    metrics = _each(MetricSpec, value.get("metrics"))
-    raw = value.get("metrics")
-    erasers = value.get("erasers")
-    number = value.get("images_per_prompt", 1)
-    own = value["judges"] if isinstance(value.get("judges"), Mapping) else {}
-    return _Parts(
-        document,
-        base=value["base"] if isinstance(value.get("base"), str) else "",
-        concepts=value["concepts"] if isinstance(value.get("concepts"), str) else "",
-        tasks=_each(Task, value.get("tasks")),
-        metrics=metrics,
-        erasers={i: e for i, e in enumerate(erasers) if isinstance(e, str)} if isinstance(erasers, list) else {},
-        headline=_usable(Headline, value.get("headline")),
-        judges={str(n): j for n, v in own.items() if (j := _usable(TrainedJudgeSpec, v)) is not None},
-        images_per_prompt=number if isinstance(number, int) else 1,
-        every_metric=isinstance(raw, list) and all(_whole(MetricSpec, v) for v in raw),
-    )
-
-
-def _whole(model: type[BaseModel], value: Any) -> bool:
-    try:
-        model.model_validate(value)
-    except ValidationError:
-        return False
-    return True
-
-
 def _suite(document: Document, around: Surroundings) -> Findings:
     if document.problems and document.value is None:
         return Findings(list(document.problems))
     _, problems = check(Suite, document.value, document)
-    parts = _parts(document)
+    parts = parts_of(document)
     found = Findings([*document.problems, *problems])
     concepts = _concepts_of(parts, found)
     sets = _sets_of(parts, found)
     cards = _cards_of(parts, found, around)
-    found.problems += [*_base_problems(parts), *unknown_plugins(document, parts.metrics, parts.judges), *prompt_problems(list(sets.values()))]
+    found.problems += [*_base_problems(parts), *_seed_problems(parts), *prompt_problems(list(sets.values()))]
+    found.problems += [*unknown_plugins(document, parts.metrics, parts.judges, parts.watch), *shadowing_judges(document, parts.judges)]
+    if parts.every_task:
+        found.problems += strays(document, parts.tasks.values(), parts.metrics, parts.splits)
     found.problems += metric_problems(document, parts.metrics, cards, parts.headline if parts.every_metric else None)
     _check_erasers(parts, around, found)
     if concepts is not None:
@@ -195,7 +127,7 @@ def _in_order(problems: Iterable[Problem]) -> list[Problem]:
     return sorted(once, key=lambda p: (files.index(p.path), p.line or 0, p.warning))
 
 
-def _concepts_of(parts: _Parts, found: Findings) -> ConceptFile | None:
+def _concepts_of(parts: Parts, found: Findings) -> ConceptFile | None:
     if not parts.concepts:
         found.skipped.append("concepts: the suite names no file")
         return None
@@ -208,7 +140,7 @@ def _concepts_of(parts: _Parts, found: Findings) -> ConceptFile | None:
     return file
 
 
-def _sets_of(parts: _Parts, found: Findings) -> dict[str, PromptFile]:
+def _sets_of(parts: Parts, found: Findings) -> dict[str, PromptFile]:
     sets: dict[str, PromptFile] = {}
     for i, task in parts.tasks.items():
         if task.prompts.set in sets:
@@ -226,7 +158,18 @@ def _sets_of(parts: _Parts, found: Findings) -> dict[str, PromptFile]:
     return sets
 
 
-def _coverage_problems(parts: _Parts, sets: Mapping[str, PromptFile], concepts: ConceptFile | None) -> list[Problem]:
+def _seed_problems(parts: Parts) -> list[Problem]:
+    """Prompt sets whose seeds judges train on, that do not exist."""
+    found = []
+    for name, spec in parts.judges.items():
+        try:
+            _ = spec.seeds_of and find_manifest("sets", spec.seeds_of, ".csv")
+        except UserInputError as error:
+            found.append(parts.document.problem(("judges", name, "seeds_of"), error.message))
+    return found
+
+
+def _coverage_problems(parts: Parts, sets: Mapping[str, PromptFile], concepts: ConceptFile | None) -> list[Problem]:
     """Concepts of tasks without prompts in the task's split, and those with few."""
     found: list[Problem] = []
     seen: set[tuple[str, str, str]] = set()
@@ -248,30 +191,47 @@ def _coverage_problems(parts: _Parts, sets: Mapping[str, PromptFile], concepts: 
     return found
 
 
-def _base_problems(parts: _Parts) -> list[Problem]:
+def _base_problems(parts: Parts) -> list[Problem]:
     if not parts.base or parts.base in BASES.names() or "/" in parts.base or Path(parts.base).is_dir():
         return []
     return [unknown(parts.document.path, parts.document.line(("base",)), "base", parts.base, BASES.names())]
 
 
 # -- judges, erasers ----------------------------------------------------------------------------------------
-def _cards_of(parts: _Parts, found: Findings, around: Surroundings) -> dict[str, JudgeCard]:
+def _cards_of(parts: Parts, found: Findings, around: Surroundings) -> dict[str, JudgeCard]:
     """The cards of the judges that can be asked; what cannot be checked without one is said."""
     cards: dict[str, JudgeCard] = {}
     wanted = {j: i for i, m in reversed(parts.metrics.items()) if (j := _judge_of(m)) in JUDGES.names()}
     for name, i in reversed(wanted.items()):
-        try:
-            cards[name] = around.card_of(name)
-        except MissingWeightsError as error:
-            found.skipped.append(f"judge {name!r}: its role and its labels, because its weights are not here ({error.hint})")
-        except ConceptBenchError as error:
-            found.problems.append(parts.document.problem(("metrics", i, "judge"), f"judge {name!r}: {error.message}"))
+        card = _card(parts, ("metrics", i, "judge"), name, found, around)
+        if card is not None:
+            cards[name] = card
     for name, spec in parts.judges.items():
-        if spec.trunk not in JUDGES.names():
-            found.problems.append(unknown(parts.document.path, parts.document.line(("judges", name, "trunk")), "judge", spec.trunk, JUDGES.names()))
-        labels = {spec.head: tuple(spec.classes)}
-        cards[name] = JudgeCard(name, "classifier", "", "trained on the base's own images", "", "", labels)
+        _check_role(parts, ("judges", name, "trunk"), spec.trunk, "features", f"the trunk of judge {name!r}", found, around)
+        cards.setdefault(name, card_before_training(name, spec))
+    if parts.watch is not None:
+        _check_role(parts, ("watch", "judge"), parts.watch.judge, "image-text", "watch", found, around)
     return cards
+
+
+def _check_role(parts: Parts, place: Location, name: str, role: JudgeRole, what: str, found: Findings, around: Surroundings) -> None:
+    """A judge that is asked by no metric has the role that it needs; one that does not exist was reported."""
+    if name not in JUDGES.names():
+        return
+    card = _card(parts, place, name, found, around)
+    if card is not None and card.role != role:
+        found.problems.append(parts.document.problem(place, f"{what} needs a judge of role {role!r}, and {name!r} is a {card.role}"))
+
+
+def _card(parts: Parts, place: Location, name: str, found: Findings, around: Surroundings) -> JudgeCard | None:
+    try:
+        return around.card_of(name)
+    except MissingWeightsError as error:
+        reason = f"judge {name!r}: its role and its labels, because its weights are not here ({error.hint})"
+        found.skipped += [] if reason in found.skipped else [reason]
+    except ConceptBenchError as error:
+        found.problems.append(parts.document.problem(place, f"judge {name!r}: {error.message}"))
+    return None
 
 
 def _judge_of(spec: MetricSpec) -> str:
@@ -282,7 +242,7 @@ def _judge_of(spec: MetricSpec) -> str:
         return ""
 
 
-def _check_erasers(parts: _Parts, around: Surroundings, found: Findings) -> None:
+def _check_erasers(parts: Parts, around: Surroundings, found: Findings) -> None:
     for i, spec in parts.erasers.items():
         try:
             reason = around.check_eraser(spec, parts.base)

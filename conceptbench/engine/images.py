@@ -19,6 +19,8 @@ from conceptbench.models.conditions import Condition
 from conceptbench.models.info import BaseInfo
 
 BASE = "base"
+FLOOR = "base-under"
+"""Begins the row name of the base under another sampler."""
 
 
 @functools.cache

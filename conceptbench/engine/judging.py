@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from conceptbench.core.errors import ConceptBenchError, UnitFailedError
 from conceptbench.core.files import key_of
-from conceptbench.core.judge import JudgeCard, Outputs
+from conceptbench.core.judge import JudgeCard, Outputs, StackedJudge
 from conceptbench.engine.images import BASE, ImageSpec
 from conceptbench.engine.memory import is_out_of_memory
 from conceptbench.engine.store import Store
@@ -27,6 +27,8 @@ def judge_key(card: JudgeCard) -> str:
 
 class Hearing:
     """What the judges say of one model's images: from the store, or asked and stored.
+
+    A judge on top of another one that is asked, too, is given the other's answers, so that no network sees an image twice.
 
     Args:
         judges: by name.
@@ -56,6 +58,9 @@ class Hearing:
         self._judges = {n: j for n, j in judges.items() if j.card.role != "distance" or (pairs and model != BASE)}
         self._info, self._model, self._store = info, model, store
         self._who = {n: judge_key(j.card) for n, j in self._judges.items()}
+        names = {who: n for n, who in self._who.items()}
+        under = {n: names.get(judge_key(j.trunk.card)) for n, j in self._judges.items() if isinstance(j, StackedJudge)}
+        self._trunks = {n: trunk for n, trunk in under.items() if trunk is not None}
         self.said: dict[str, Said] = {n: store.read_judged(who, model) for n, who in self._who.items()}
         self.looked = dict.fromkeys(self._judges, 0)
 
@@ -71,19 +76,22 @@ class Hearing:
             specs: what they show.
             pixels: (N, H, W, 3) uint8.
         """
-        for name, judge in self._judges.items():
+        for name in sorted(self._judges, key=lambda n: n in self._trunks):
             new = [i for i, k in enumerate(keys) if k not in self.said[name]]
             if not new:
                 continue
-            outputs = self._ask(name, judge, pixels[new], [specs[i] for i in new])
             chosen = [keys[i] for i in new]
+            outputs = self._ask(name, chosen, [specs[i] for i in new], pixels[new])
             self._store.write_judged(self._who[name], self._model, chosen, outputs)
             self.said[name].update({k: {n: a[i] for n, a in outputs.items()} for i, k in enumerate(chosen)})
             self.looked[name] += len(new)
 
-    def _ask(self, name: str, judge: Any, pixels: NDArray[np.uint8], specs: Sequence[ImageSpec]) -> Outputs:
+    def _ask(self, name: str, keys: Sequence[str], specs: Sequence[ImageSpec], pixels: NDArray[np.uint8]) -> Outputs:
+        judge, trunk = self._judges[name], self._trunks.get(name)
         partners = () if judge.card.role != "distance" else (self._store.read_images([self._partner(s).key(self._info, BASE) for s in specs]),)
         try:
+            if trunk is not None:
+                return dict(judge.from_features(np.stack([self.said[trunk][k]["features"] for k in keys])))
             return dict(judge(pixels, *partners))
         except (ConceptBenchError, OSError, MemoryError):
             raise

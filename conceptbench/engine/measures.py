@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from conceptbench.core.errors import NotComparableError, UserInputError, unknown_name
+from conceptbench.core.errors import UserInputError
 from conceptbench.core.judge import JudgeCard
 from conceptbench.core.metric import Metric, OfImages, Quantity, SetMetric
-from conceptbench.core.protocols import every_metric, names_of
+from conceptbench.core.metric_checks import limit_problem
+from conceptbench.core.protocols import by_name, protocol_of_headline, protocol_of_source, spelled_out
 from conceptbench.core.registry import JUDGES, METRICS
 from conceptbench.core.schemas import Concept, MetricSpec, Role, Suite
+from conceptbench.core.suite_checks import card_before_training
 from conceptbench.core.whole_metric import DerivedMetric, ErasureMetric
 from conceptbench.models.probe import Probe
 
@@ -72,70 +74,87 @@ def registered_judge(name: str) -> Any:
 def load_measures(suite: Suite, load_judge: LoadJudge = registered_judge) -> Measures:
     """The suite's metrics and the judges that they ask.
 
+    Everything is checked before the first of the suite's own judges is asked for, because that may have to be trained.
+
     Args:
         suite: what to measure.
         load_judge: gives a judge by name; a suite's trained judges are made with the base at hand.
 
     Raises:
-        UserInputError: a metric has no judge of the role it needs, an option is wrong, or a derived metric's source is missing.
+        UserInputError: a metric has no judge of the role it needs, an option is wrong, a metric is there twice or limited to
+            concepts where it has no rows by concept, or the headline's metric or a derived metric's source is missing.
         NotComparableError: a headline or a derived metric names a metric that the suite has under two protocols.
     """
+    numbered = [(number, one) for number, spec in enumerate(suite.metrics, 1) for one in spelled_out(spec)]
+    trained = {name: card_before_training(name, spec) for name, spec in suite.judges.items()}
     judges: dict[str, Any] = {}
-    made: list[Measure[Any]] = []
-    for spec in every_metric(suite.metrics):
-        kind: type[Quantity] = METRICS.load(spec.metric)
-        made.append(Measure(kind(_options(kind, spec), _card(kind, spec, judges, load_judge)), spec.judge or "", spec.concepts))
-    measures = Measures(
+
+    def card_of(name: str) -> JudgeCard:
+        if name not in judges:
+            judges[name] = load_judge(name)
+        card: JudgeCard = judges[name].card
+        return card
+
+    made = [_measure(spec, lambda name: trained.get(name) or card_of(name)) for _, spec in numbered]
+    _check_twice(suite, [number for number, _ in numbered], made)
+    _check_named(suite, made)
+    made = [_measure(spec, card_of) if spec.judge in trained else m for (_, spec), m in zip(numbered, made, strict=True)]
+    return Measures(
         images=tuple(m for m in made if isinstance(m.metric, Metric)),
         sets=tuple(m for m in made if isinstance(m.metric, SetMetric)),
         erasures=tuple(m.metric for m in made if isinstance(m.metric, ErasureMetric)),
         derived=tuple(m.metric for m in made if isinstance(m.metric, DerivedMetric)),
         probes=tuple(m for m in made if isinstance(m.metric, Probe)),
-        judges=judges,
+        judges={m.judge: judges[m.judge] for m in made if m.judge},
         order=tuple(dict.fromkeys(m.metric.id for m in made)),
     )
-    _check_concepts(suite, made)
-    _check_named(suite, measures)
-    return measures
 
 
-def _check_concepts(suite: Suite, made: Sequence[Measure[Any]]) -> None:
-    """Every concept that a metric is limited to is in a task."""
-    known = {name for task in suite.tasks for name in (*task.targets, *task.retained)}
-    for measure in made:
-        for name in measure.only:
-            if name not in known:
-                raise unknown_name(f"concept of metric {measure.metric.id!r}", name, known)
+def source_protocols(measures: Measures) -> dict[str, str]:
+    """Name (``ID`` or ``ID/JUDGE``) of a metric of images or of sets -> its protocol, for names that mean one."""
+    return {name: found[0] for name, found in by_name(m.metric.protocol for m in measures.of_images()).items() if len(found) == 1}
 
 
-def _check_named(suite: Suite, measures: Measures) -> None:
-    """Every metric that is named by its id alone exists, and exists once."""
-    protocols: dict[str, list[str]] = {}
-    for measure in measures.of_images():
-        for name in names_of(measure.metric.protocol):
-            protocols.setdefault(name, []).append(measure.metric.protocol)
-    named = [("headline metric", n) for n in (suite.headline.erased, suite.headline.kept)]
-    named += [(f"metric that {d.id} is made of", n) for d in measures.derived for n in d.sources]
-    for what, name in named:
-        if name not in protocols:
-            raise unknown_name(what, name, protocols)
-        if len(protocols[name]) > 1:
-            raise NotComparableError(
-                f"suite {suite.name!r}: the {what} {name!r} has {len(protocols[name])} protocols: {', '.join(protocols[name])}",
-                "they are different numbers: keep one of them in this suite, or name a derived metric's sources as ID/JUDGE",
+def _measure(spec: MetricSpec, card_of: Callable[[str], JudgeCard]) -> Measure[Any]:
+    kind: type[Quantity] = METRICS.load(spec.metric)
+    limited = limit_problem(kind, spec)
+    if limited:
+        raise UserInputError(limited, f"it is limited to {', '.join(spec.concepts)}")
+    return Measure(kind(_options(kind, spec), _card(kind, spec, card_of)), spec.judge or "", spec.concepts)
+
+
+def _check_twice(suite: Suite, numbers: Sequence[int], made: Sequence[Measure[Any]]) -> None:
+    """No two metrics have one protocol: their rows could not be told apart."""
+    first: dict[str, int] = {}
+    for number, measure in zip(numbers, made, strict=True):
+        protocol = measure.metric.protocol
+        if protocol in first:
+            raise UserInputError(
+                f"metric {measure.metric.id!r} with this judge is in the suite already: "
+                f"numbers {first[protocol]} and {number} of the metrics of {suite.name!r} are both {protocol}",
+                "keep one of them",
             )
+        first[protocol] = number
 
 
-def _card(kind: type[Quantity], spec: MetricSpec, judges: dict[str, Any], load_judge: LoadJudge) -> JudgeCard:
+def _check_named(suite: Suite, made: Sequence[Measure[Any]]) -> None:
+    """Every metric that is named by its id alone exists, and exists once."""
+    protocols = [m.metric.protocol for m in made if isinstance(m.metric, OfImages)]
+    for name in (suite.headline.erased, suite.headline.kept):
+        protocol_of_headline(name, protocols)
+    for derived in (m.metric for m in made if isinstance(m.metric, DerivedMetric)):
+        for name in derived.sources:
+            protocol_of_source(derived.id, name, protocols)
+
+
+def _card(kind: type[Quantity], spec: MetricSpec, card_of: Callable[[str], JudgeCard]) -> JudgeCard:
     if not kind.role:
         if spec.judge is not None:
             raise UserInputError(f"metric {spec.metric!r} asks no judge, and the suite gives it {spec.judge!r}", "leave the judge out")
         return NO_JUDGE
     if spec.judge is None:
         raise UserInputError(f"metric {spec.metric!r} needs a judge of role {kind.role!r}", f"judges: {', '.join(JUDGES.names())}")
-    if spec.judge not in judges:
-        judges[spec.judge] = load_judge(spec.judge)
-    card: JudgeCard = judges[spec.judge].card
+    card = card_of(spec.judge)
     if card.role != kind.role:
         raise UserInputError(f"metric {spec.metric!r} needs a judge of role {kind.role!r}, and {spec.judge!r} is a {card.role}")
     return card

@@ -6,7 +6,7 @@ import inspect
 import textwrap
 from collections.abc import Iterator
 
-from conceptbench.core.errors import MissingWeightsError
+from conceptbench.core.errors import ConceptBenchError
 from conceptbench.core.judge import OUTPUTS, JudgeCard
 from conceptbench.core.metric import Metric, Quantity, SetMetric
 from conceptbench.core.protocols import Preset, presets_of
@@ -85,6 +85,6 @@ def _where(judge: str) -> str:
         return f"{judge}: not installed"
     try:
         card: JudgeCard = JUDGES.load(judge)().card
-    except MissingWeightsError as error:
+    except ConceptBenchError as error:
         return f"{judge}: not here: {error.message}; {error.hint}"
     return f"{judge}: here, sha256 {card.sha256[:16]}, {card.source}; {card.licence}"

@@ -10,6 +10,7 @@ from conceptbench.core.manifests import task_concepts
 from conceptbench.core.schemas import Concept, Sampler, Split, Suite, Task
 from conceptbench.engine.images import BASE, Images, ImageSpec, library_versions
 from conceptbench.engine.lineup import Entry, shared_source_hash
+from conceptbench.engine.watching import watch_key
 from conceptbench.models.info import BaseInfo
 
 BATCH = 32
@@ -112,7 +113,7 @@ def make_plan(suite: Suite, info: BaseInfo, entries: list[Entry], *, limit: int 
                     "shared": shared_source_hash(),
                     "request": request,
                     "versions": library_versions(),
-                    **({} if suite.watch is None else {"watch": suite.watch}),  # its curve is part of the erasure
+                    **watch_key(suite),
                     **({} if info.precision == "fp32" else {"precision": info.precision}),  # of reference images
                 }
             )

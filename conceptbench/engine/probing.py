@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from conceptbench.core.errors import FATAL, ConceptBenchError, PluginError, UnitFailedError
 from conceptbench.core.files import key_of
 from conceptbench.core.manifests import task_concepts
 from conceptbench.core.registry import source_hash
@@ -66,47 +68,65 @@ class Probing:
 
     Attributes:
         findings: what was found or read: task, concept, model, probe (its protocol) and key in the store.
+        failures: probes that raised, as the run's outcome lists failures; the other probes and the images go on.
     """
 
     def __init__(self, base: Base, plan: Plan, store: Store, session: Session, probes: Sequence[Measure[Probe]], work: Work, *, collect: bool = False) -> None:
         self.base, self.plan, self.store, self.session, self.probes = base, plan, store, session, probes
         self.work, self.collect = work, collect
         self.findings: list[dict[str, str]] = []
+        self.failures: list[dict[str, str]] = []
         self._prepared: dict[tuple[str, str, str], dict[str, NDArray[Any]]] = {}
 
-    def of(self, task: Task, model: str) -> Found:
+    def of(self, task: Task, model: str, unit: str, eraser: str) -> Found:
         """What the probes find in the model as it is now.
 
         Args:
             task: its concepts are probed.
             model: hash of the applied erasure, or ``base``.
+            unit: what people and journals call it.
+            eraser: its spec, for failures.
         """
         if model == BASE:
-            self.prepare(task, model)
+            self.prepare(task, model, unit, eraser)
         found: Found = {}
-        for measure in self.probes:
-            probe = measure.metric
-            for request in self._requests(measure, task):
-                key = self.key(probe, request, model)
-                probed = self._stored(key)
-                if probed is None and not self.collect and self._mine(key):
-                    probed = self._make(probe, request, key, f"{model[:12]} [{task.id}]", task)
-                if probed is not None:
-                    found[probe.protocol, request.concept.name] = probed
-                    self.findings.append({"task": task.id, "concept": request.concept.name, "model": model, "probe": probe.protocol, "key": key})
+        for probe, request in self._all(task):
+            key = self.key(probe, request, model)
+            probed = read_finding(self.store, key)
+            if probed is None and not self.collect and self._mine(key):
+                with self._guarded(probe, request, task, unit, eraser):
+                    probed = self._make(probe, request, key, unit, task)
+            if probed is not None:
+                found[probe.protocol, request.concept.name] = probed
+                self.findings.append({"task": task.id, "concept": request.concept.name, "model": model, "probe": probe.protocol, "key": key})
         return found
 
-    def prepare(self, task: Task, model: str) -> None:
+    def prepare(self, task: Task, model: str, unit: str, eraser: str) -> None:
         """Asks the unmodified base for what probes will need of it; before an erasure of that hash is applied."""
+        for probe, request in self._all(task):
+            place = probe.protocol, task.id, request.concept.name
+            key = self.key(probe, request, model)
+            if place not in self._prepared and not self.collect and self._mine(key) and read_finding(self.store, key) is None:
+                self.session.stop.check()
+                with self._guarded(probe, request, task, unit, eraser), self.work.timed("probe"), training_threads(self.base):
+                    self._prepared[place] = probe.prepare(self.base, request)
+
+    @contextmanager
+    def _guarded(self, probe: Probe, request: ProbeRequest, task: Task, unit: str, eraser: str) -> Iterator[None]:
+        """A probe that raises is a failed unit of its own; what ends a run at once still does."""
+        try:
+            yield
+        except FATAL:
+            raise
+        except Exception as error:
+            reason = error.message if isinstance(error, ConceptBenchError) else repr(error)
+            what = f"{probe.id} of {request.concept.name}"
+            self.failures.append({"eraser": eraser, "task": task.id, "reason": f"{what}: {reason}", "unit": f"{unit}: {what}"})
+
+    def _all(self, task: Task) -> Iterator[tuple[Probe, ProbeRequest]]:
         for measure in self.probes:
-            probe = measure.metric
             for request in self._requests(measure, task):
-                place = probe.protocol, task.id, request.concept.name
-                key = self.key(probe, request, model)
-                if place not in self._prepared and not self.collect and self._mine(key) and self._stored(key) is None:
-                    self.session.stop.check()
-                    with self.work.timed("probe"), training_threads(self.base):
-                        self._prepared[place] = probe.prepare(self.base, request)
+                yield measure.metric, request
 
     def key(self, probe: Probe, request: ProbeRequest, model: str) -> str:
         """The content key of what a probe finds: its source and options, the model, and what it is asked about."""
@@ -126,7 +146,9 @@ class Probing:
                 "seeds": list(request.seeds),
                 "sampler": request.sampler,
                 "seed": request.seed,
+                "prompts": list(request.prompt_ids),
                 "versions": library_versions(),
+                **({} if self.base.info.precision == "fp32" else {"precision": self.base.info.precision}),  # of anchor images
             }
         )
 
@@ -162,19 +184,26 @@ class Probing:
         self.session.reporter.advance(units)
 
     def _make(self, probe: Probe, request: ProbeRequest, key: str, unit: str, task: Task) -> Probed:
+        place = probe.protocol, task.id, request.concept.name
+        if place not in self._prepared:
+            raise UnitFailedError("the base was not prepared for it", "an earlier line says why")
         what = f"{probe.id} of {request.concept.name}, {unit}"
         with self.session.journal.stage("probe", what), self.work.timed("probe"):
-            prepared = self._prepared[probe.protocol, task.id, request.concept.name]
             self.session.reporter.begin(f"probe {what}", probe.work())
             with training_threads(self.base):
-                probed = probe.measure(self.base, request, prepared)
+                probed = probe.measure(self.base, request, self._prepared[place])
             self.session.reporter.end()
-            tensors = {**{VALUES + n: v for n, v in probed.values.items()}, **{ARRAYS + n: a for n, a in probed.arrays.items()}}
-            save_state(
-                path_of(self.store, key), {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in tensors.items()}, {"clusters": list(probed.clusters)}
-            )
+            _check(probe, probed)
+            arrays = {**{VALUES + n: v for n, v in probed.values.items()}, **{ARRAYS + n: a for n, a in probed.arrays.items()}}
+            save_state(path_of(self.store, key), {n: torch.from_numpy(np.array(a)) for n, a in arrays.items()}, {"clusters": list(probed.clusters)})
         self.work.probes += 1
         return probed
 
-    def _stored(self, key: str) -> Probed | None:
-        return read_finding(self.store, key)
+
+def _check(probe: Probe, probed: Probed) -> None:
+    """Refuses a finding that does not keep the contract: other parts than declared, or not one value a cluster."""
+    if set(probed.values) != {"", *probe.parts}:
+        raise PluginError(f"probe {probe.id} gave the parts {sorted(probed.values)}, and declares {sorted({'', *probe.parts})}")
+    wrong = [f"{n!r} has {np.shape(v)}" for n, v in probed.values.items() if np.shape(v) != (len(probed.clusters),)]
+    if wrong:
+        raise PluginError(f"probe {probe.id} named {len(probed.clusters)} clusters, but part {', '.join(wrong)}")

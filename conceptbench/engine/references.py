@@ -46,14 +46,18 @@ class References:
         Raises:
             UserInputError: there is no such set or folder, or it has fewer images.
         """
-        asked = key_of([name, n, list(concepts)])
-        if asked not in self._digests:
-            self._digests[asked] = self._digest(name, n, concepts)
-        digest = self._digests[asked]
+        digest = self.digest(name, n, concepts)
         known = f"{judge}/{digest}"
         if known not in self._known:
             self._known[known] = self._stored(judge, digest) or self._asked(judge, digest, name, n, concepts)
         return self._known[known], digest
+
+    def digest(self, name: str, n: int | None, concepts: Sequence[Concept]) -> str:
+        """The hash of a set's pixels, or of a folder's files."""
+        asked = key_of([name, n, list(concepts)])
+        if asked not in self._digests:
+            self._digests[asked] = self._digest(name, n, concepts)
+        return self._digests[asked]
 
     def check(self, name: str, n: int | None) -> None:
         """Refuses what is no reference set, without judging it."""
@@ -63,7 +67,6 @@ class References:
             self._files(name, n)
 
     def _digest(self, name: str, n: int | None, concepts: Sequence[Concept]) -> str:
-        """The hash of a set's pixels, or of its files."""
         self.check(name, n)
         if name in REFERENCES.names():
             return sha256_bytes(REFERENCES.load(name)(concepts, n, SEED).tobytes())

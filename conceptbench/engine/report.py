@@ -22,7 +22,7 @@ from conceptbench.engine.figures import bars, curves, extremes, findings, matrix
 from conceptbench.engine.figures.galleries import Keys, galleries
 from conceptbench.engine.figures.numbers import show_number, show_signed
 from conceptbench.engine.figures.tiles import picture
-from conceptbench.engine.images import BASE, Images
+from conceptbench.engine.images import BASE, FLOOR, Images
 from conceptbench.engine.records import Record, read_records
 from conceptbench.engine.store import Store
 from conceptbench.models.info import BaseInfo
@@ -204,13 +204,15 @@ def report_from_results(folder: Path, store: Store | None = None) -> Path:
     run = _read(folder)
     store = store or Store(Path(run.document["store"]))
     keys = Keys(_base_info(run.canonical["base"]), run.names, run.records or ())
+    over_splits = [r for r in run.rows if r["task"] == "*"]
     html = (
         _environment()
         .get_template("report.html.j2")
         .render(
             suite=run.suite,
             tasks=[_task(run, task, keys, store) for task in run.suite.tasks],
-            matrices=matrix.matrices(run.rows, run.suite, run.order[1:]),
+            matrices=matrix.matrices(run.rows, run.suite, [who for who in run.order[1:] if not who.startswith(FLOOR)]),
+            splits=tables.table(over_splits, run.order, run.suite) if over_splits else None,
             legend=run.legend(run.order),
             document=run.document,
             canonical=run.canonical,

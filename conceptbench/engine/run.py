@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from conceptbench.core.errors import BaseChangedError, ConceptBenchError, StoppedError, WriteError, unknown_name
+from conceptbench.core.errors import FATAL, ConceptBenchError, unknown_name
 from conceptbench.core.files import key_of
 from conceptbench.core.manifests import task_concepts
 from conceptbench.core.results import ResultRow
-from conceptbench.core.schemas import Task
+from conceptbench.core.schemas import Sampler, Task
 from conceptbench.core.whole_metric import Edited
 from conceptbench.engine.erasing import erase, stored_erasure
 from conceptbench.engine.generate import Generation
-from conceptbench.engine.images import BASE, ImageSpec
+from conceptbench.engine.images import BASE, FLOOR, ImageSpec
 from conceptbench.engine.judging import Hearing
 from conceptbench.engine.lineup import CHECKPOINT
 from conceptbench.engine.measures import load_measures
@@ -35,11 +35,6 @@ from conceptbench.models.base import Base
 from conceptbench.models.checkpoints import notes_of
 from conceptbench.models.erasure import Erasure, as_arrays, values_by_name
 
-FATAL = (BaseChangedError, WriteError, StoppedError, OSError)
-"""What ends a run at once: the base is not the base any more, nothing can be written, or it was asked to stop."""
-
-FLOOR = "base-under"
-"""Begins the row name of the base under another sampler."""
 COSTS = ("seconds", "peak_memory_mb", "network_evaluations", "size_bytes")
 
 
@@ -101,7 +96,7 @@ class Runner:
         images = self._images(self.plan.distinct_base_images(), BASE, BASE)
         if self.session.shard.count > 1:
             for task in self.plan.suite.tasks:
-                self.probing.of(task, BASE)
+                self.probing.of(task, BASE, f"{BASE} [{task.id}]", BASE)
             for unit in self.session.shard.rotated(self.plan.erasures):
                 self._erased(unit)
             return self.outcome
@@ -116,7 +111,8 @@ class Runner:
                 unit = units[entry.spec, task.id]
                 self.score(scores, self._erased(unit) or self._without(unit), unit.name)
             every.append(scores)
-        self.outcome.rows += split_rows(every, self.plan.suite)
+        self.outcome.rows += split_rows(every, self.plan.suite, {(f["eraser"], f["task"]): f["reason"] for f in self.outcome.failures})
+        self.outcome.failures += self.probing.failures
         return self.outcome
 
     def task_scores(self, task: Task, specs: list[ImageSpec]) -> TaskScores:
@@ -139,16 +135,18 @@ class Runner:
         return self._base_model(self._images(list(self.plan.images[task.id]), BASE, BASE), task)
 
     def _base_model(self, images: Hearing, task: Task) -> Model:
-        probed = self.probing.of(task, BASE)
+        probed = self.probing.of(task, BASE, f"{BASE} [{task.id}]", BASE)
         return Model(BASE, "", lambda s: s.key(self.plan.info, BASE), images.said, {"train_seed": None}, whole=False, probed=probed)
 
     def _floor(self, specs: Sequence[ImageSpec]) -> Model:
         """The base under another sampler: how far two samplers alone are apart."""
         sampler = self.plan.suite.floor
         assert sampler is not None
-        partners = {id(s): replace(s, sampler=sampler) for s in specs}
+        suite = self.plan.suite
+        # a row's own guidance stays: only the sampler may differ
+        partners = {id(s): replace(s, sampler=sampler if s.sampler == suite.sampler else _guided(sampler, s.sampler)) for s in specs}
         own = {id(other): s for s, other in zip(specs, partners.values(), strict=True)}
-        group = f"floor-{key_of([s.sampler for s in specs])}"
+        group = f"floor-{key_of(suite.sampler)}"
         images = self._images(list(partners.values()), BASE, f"{BASE} under another sampler", group=group, partner=lambda s: own[id(s)])
         name = f"{FLOOR}-{sampler.scheduler}-{sampler.steps}-{sampler.guidance:g}"
         return Model(name, "", lambda s: partners[id(s)].key(self.plan.info, BASE), images.said, {"train_seed": None}, whole=False)
@@ -175,11 +173,11 @@ class Runner:
                 work.note(f"{unit.entry.label}: {note}")
             weights = erasure.weights_hash()
             before = values_by_name(self.base, erasure)
-            self.probing.prepare(unit.task, weights)
+            self.probing.prepare(unit.task, weights, unit.name, spec)
             with erasure.applied(self.base):
                 change = self._edited(erasure, before)
                 heard = self._images(specs, weights, unit.name)
-                probed = self.probing.of(unit.task, weights)
+                probed = self.probing.of(unit.task, weights, unit.name, spec)
         except FATAL:
             raise
         except Exception as error:
@@ -245,3 +243,8 @@ class Runner:
             "network_evaluations": meta["network_evaluations"],
             "size_bytes": meta["size_bytes"],
         }
+
+
+def _guided(sampler: Sampler, like: Sampler) -> Sampler:
+    """The sampler with another's guidance."""
+    return sampler.model_copy(update={"guidance": like.guidance})

@@ -9,7 +9,8 @@ from conceptbench.core.protocols import names_of
 from conceptbench.core.results import Difference, Estimate, ResultRow
 from conceptbench.core.schemas import Role
 from conceptbench.core.whole_metric import DerivedMetric
-from conceptbench.engine.rows import ALL, RowMaker
+from conceptbench.engine.measures import Measures, source_protocols
+from conceptbench.engine.rows import ALL, NOTHING, RowMaker
 from conceptbench.engine.seen import Model
 
 
@@ -57,31 +58,34 @@ class RowEstimates:
 
 
 def derived_rows(
-    metrics: Sequence[DerivedMetric], maker: RowMaker, model: Model, rows: Sequence[ResultRow], base: Sequence[ResultRow] | None
+    measures: Measures, maker: RowMaker, model: Model, rows: Sequence[ResultRow], base: Sequence[ResultRow] | None, *, compared: bool
 ) -> list[ResultRow]:
     """The rows of a model.
 
     Args:
-        metrics: the suite's.
+        measures: the suite's.
         maker: of rows.
         model: whose.
         rows: its rows so far.
         base: the base's rows; None for the base itself.
+        compared: whether its images are the base's prompts and noise.
     """
-    of_model = RowEstimates(rows, rows if base is None else base)
-    of_base = None if base is None else RowEstimates(base, base)
+    protocols = source_protocols(measures)
+    of_model, of_base = RowEstimates(rows, rows if base is None else base), RowEstimates(rows if base is None else base, rows if base is None else base)
     found = []
-    for metric in metrics:
+    for metric in measures.derived:
         role = metric.row_role
         sources = [r for r in rows if set(names_of(r.protocol)) & set(metric.sources)]
-        protocol = f"{metric.protocol}{_judges(sources)}"
         if not sources:  # e.g. of pairs, for the base itself
             continue
+        # another judge or arithmetic of a source makes another number
+        protocol = f"{metric.protocol}/{'+'.join(dict.fromkeys(protocols[n].partition('@')[2].replace('/', ':') for n in metric.sources))}"
         concepts = [ALL] if role == "model" else [ALL, *of_model.concepts(metric.sources[0], role)]
         for concept in concepts if role == "model" or len(concepts) > 1 else []:
             estimate = _combined(metric, of_model, concept).model_copy(update={"better": metric.better(), "unit": metric.unit})
-            other = None if of_base is None else _combined(metric, of_base, concept).value
-            delta = Difference(value=None if other is None or estimate.value is None else estimate.value - other)
+            other = _combined(metric, of_base, concept).value
+            both = compared and base is not None and other is not None and estimate.value is not None
+            delta = Difference(value=estimate.value - other) if both else NOTHING  # type: ignore[operator] # neither is None
             partial = any(r.status == "partial" for r in sources)
             found.append(maker.row(metric, model, role, concept, estimate, base=other, delta=delta, partial=partial, protocol=protocol))
     return found
@@ -93,8 +97,3 @@ def _combined(metric: DerivedMetric, estimates: RowEstimates, concept: str) -> E
         return metric.combine(estimates, concept)
     except UserInputError as error:
         return Estimate(value=None, reason=error.message)
-
-
-def _judges(sources: Sequence[ResultRow]) -> str:
-    """The sources' arithmetics and judges as the end of a derived protocol: another judge makes another number."""
-    return "/" + "+".join(dict.fromkeys(r.protocol.partition("@")[2].replace("/", ":") for r in sources))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conceptbench.core.metric import Asked, Sample, Scored, SetMetric
+from conceptbench.core.registry import REFERENCES
 from conceptbench.core.results import Difference, ResultRow
 from conceptbench.core.schemas import Concept, Role
 from conceptbench.engine.images import ImageSpec
@@ -28,7 +29,8 @@ class SetScores:
 
     Attributes:
         measure: the metric and its judge.
-        chosen: the images that it applies to.
+        chosen: the images that its rows are about.
+        pool: the images that it applies to, those of concepts that it is not limited to included: the ``others``.
         looker: shows images to it.
         maker: of rows.
         references: features of reference sets.
@@ -36,13 +38,22 @@ class SetScores:
 
     measure: Measure[SetMetric]
     chosen: Sequence[ImageSpec]
+    pool: Sequence[ImageSpec]
     looker: Looker
     maker: RowMaker
     references: References | None
 
     def __post_init__(self) -> None:
         self.metric: SetMetric = self.measure.metric
-        self.looker.learn(self.metric, self.measure.judge, self.chosen)
+        self.looker.learn(self.metric, self.measure.judge, self.pool)
+
+    @property
+    def protocol(self) -> str:
+        """The metric's protocol; of a folder of images the name says too little, so its content is part of it."""
+        if self.references is None or self.metric.beside in ("base", "others", *REFERENCES.names()):
+            return self.metric.protocol
+        head, _, judge = self.metric.protocol.rpartition("/")
+        return f"{head}~{self.references.digest(self.metric.beside, self.metric.reference_size, ())[:8]}/{judge}"
 
     def rows(self, model: Keyed, base: Keyed, *, compared: bool) -> tuple[list[ResultRow], dict[int, float]]:
         """The metric's rows, and its value of single images where it has one.
@@ -73,8 +84,7 @@ class SetScores:
         self, model: Keyed, base: Keyed, role: Role, concept: Concept | None, own: Sequence[ImageSpec], compared: bool, per_image: dict[int, float]
     ) -> ResultRow:
         there = self._heard(model, own)
-        generated = self._sample(model, there, concept)
-        real, real_of_base = self._real(model, base, there, own, concept), self._real(base, base, self._heard(base, own), own, concept)
+        generated, real = self._sample(model, there, concept), self._real(model, base, there, own, concept)
         value = self.metric.estimate(generated=generated, real=real)
         counts = {"planned": len(own), "scored": value.scored or (len(there) if value.value is not None else 0)}
         estimate = value.model_copy(
@@ -82,32 +92,28 @@ class SetScores:
         )
         for spec, number in zip(there, self._per_image(generated, real), strict=False):
             per_image[id(spec)] = number
-        of_base, delta = self._against_base(model, base, own, concept, real_of_base, compared)
+        of_base, delta = self._against_base(model, base, own, concept, compared)
         digest = "" if self.metric.beside in ("base", "others") else self._reference(own)[1]
         about = concept.name if concept else ALL
-        partial = len(there) < len(own)
-        return self.maker.row(self.metric, model[0], role, about, estimate, base=of_base, delta=delta, partial=partial, reference=digest)
+        partial = len(there) < len(own) or len(real) < self._wanted(there, own, len(real))
+        named = {"protocol": self.protocol, "reference": digest}
+        return self.maker.row(self.metric, model[0], role, about, estimate, base=of_base, delta=delta, partial=partial, **named)
 
-    def _against_base(
-        self, model: Keyed, base: Keyed, own: Sequence[ImageSpec], concept: Concept | None, real: Sample, compared: bool
-    ) -> tuple[float | None, Difference]:
+    def _against_base(self, model: Keyed, base: Keyed, own: Sequence[ImageSpec], concept: Concept | None, compared: bool) -> tuple[float | None, Difference]:
+        """The base's value, over the images that both have where they are compared, and the difference."""
         if self.metric.beside == "base":
             return None, NOTHING
-        of_base = self.metric.estimate(generated=self._sample(base, self._heard(base, own), concept), real=real)
         there = {id(s) for s in self._heard(base, own)}
-        both = [s for s in self._heard(model, own) if id(s) in there] if compared else []
-        if not both or self.metric.beside == "others":
-            return of_base.value, NOTHING if not both else self._others_difference(model, base, own, concept)
-        pair = {"generated": self._sample(model, both, concept), "base": self._sample(base, both, concept)}
-        return of_base.value, self.metric.difference(**pair, real=real)
-
-    def _others_difference(self, model: Keyed, base: Keyed, own: Sequence[ImageSpec], concept: Concept | None) -> Difference:
-        """Each model beside its own other images: a difference of values, without an interval."""
-        values = []
-        for one in (model, base):
-            generated, real = self._sample(one, self._heard(one, own), concept), self._real(one, base, (), own, concept)
-            values.append(self.metric.estimate(generated=generated, real=real).value)
-        return Difference(value=None if values[0] is None or values[1] is None else values[0] - values[1])
+        both = [s for s in self._heard(model, own) if id(s) in there] if compared else self._heard(base, own)
+        of_base, real = self._sample(base, both, concept), self._real(base, base, both, own, concept)
+        value = self.metric.estimate(generated=of_base, real=real).value
+        if not compared or not both:
+            return value, NOTHING
+        generated = self._sample(model, both, concept)
+        if self.metric.beside == "others":  # each beside its own other images: a difference of values, without an interval
+            mine = self.metric.estimate(generated=generated, real=self._real(model, base, both, own, concept)).value
+            return value, Difference(value=None if mine is None or value is None else mine - value)
+        return value, self.metric.difference(generated=generated, base=of_base, real=real)
 
     def _heard(self, model: Keyed, specs: Sequence[ImageSpec]) -> list[ImageSpec]:
         said = model[0].heard.get(self.measure.judge, {})
@@ -118,14 +124,20 @@ class SetScores:
         readings = [self.metric.reading(self.looker.scored(self.metric, self.measure.judge, s, said[model[1][id(s)]]), concept) for s in specs]
         return Sample(np.stack(readings) if readings else np.zeros((0, 1)), [s.prompt_id for s in specs])
 
+    def _others(self, own: Sequence[ImageSpec]) -> list[ImageSpec]:
+        wanted = {id(s) for s in own}
+        return [s for s in self.pool if id(s) not in wanted]
+
+    def _wanted(self, there: Sequence[ImageSpec], own: Sequence[ImageSpec], real: int) -> int:
+        """How many images the reference of a row has when everything is made; a set of its own is always whole."""
+        return {"base": len(there), "others": len(self._others(own))}.get(self.metric.beside, real)
+
     def _real(self, model: Keyed, base: Keyed, there: Sequence[ImageSpec], own: Sequence[ImageSpec], concept: Concept | None) -> Sample:
         """The reference of a row: the partners of the images that are there, the model's other images, or a set of its own."""
         if self.metric.beside == "base":
-            heard = {id(s) for s in self._heard(base, there)}
-            return self._sample(base, [s for s in there if id(s) in heard], concept)
+            return self._sample(base, self._heard(base, there), concept)
         if self.metric.beside == "others":
-            wanted = {id(s) for s in own}
-            return self._sample(model, self._heard(model, [s for s in self.chosen if id(s) not in wanted]), concept)
+            return self._sample(model, self._heard(model, self._others(own)), concept)
         said, _ = self._reference(own)
         first = self.looker.asked(own[0]).concept
         n = len(next(iter(said.values())))

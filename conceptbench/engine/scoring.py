@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from conceptbench.core.manifests import task_concepts
@@ -69,6 +69,7 @@ class TaskScores:
         book: embeddings of texts.
         references: features of reference sets; None where none is asked for.
         values: (eraser, preset) -> the metrics' values, in the order of ``measures.images``.
+        models: (eraser, preset) -> whose they are.
     """
 
     suite: Suite
@@ -79,6 +80,7 @@ class TaskScores:
     book: TextBook
     references: References | None = None
     values: dict[tuple[str, str], list[Values]] = field(default_factory=dict)
+    models: dict[tuple[str, str], Model] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.concepts = task_concepts(self.suite, self.task)
@@ -88,7 +90,9 @@ class TaskScores:
         self._base: Model | None = None
         self._base_keys: dict[int, str] = {}
         self._base_rows: list[ResultRow] = []
-        self._sets = [SetScores(m, self._applicable(m), self.looker, self.maker, self.references) for m in self.measures.sets]
+        self._sets = [
+            SetScores(m, self._applicable(m), self._applicable(replace(m, only=())), self.looker, self.maker, self.references) for m in self.measures.sets
+        ]
         for measure, own in zip(self.measures.images, self.chosen, strict=True):
             self.looker.learn(measure.metric, measure.judge, own)
 
@@ -105,7 +109,7 @@ class TaskScores:
         """
         keys = {id(s): model.key_of(s) for s in self.specs}
         values = [self._values(m, own, model, keys) for m, own in zip(self.measures.images, self.chosen, strict=True)]
-        self.values[model.eraser, model.preset] = values
+        self.values[model.eraser, model.preset], self.models[model.eraser, model.preset] = values, model
         if is_base:
             self._base, self._base_keys = model, keys
         assert self._base is not None, "the base is scored first"
@@ -121,8 +125,8 @@ class TaskScores:
             per_image.append(of_each)
         if model.whole and not is_base:
             rows += [self._whole(metric, model) for metric in self.measures.erasures]
-        rows += probe_rows(self.measures.probes, self.maker, self.task, model, None if is_base else self._base)
-        rows += derived_rows(self.measures.derived, self.maker, model, rows, None if is_base else self._base_rows)
+        rows += probe_rows(self.measures.probes, self.maker, self.task, self.concepts, model, None if is_base else self._base)
+        rows += derived_rows(self.measures, self.maker, model, rows, None if is_base else self._base_rows, compared=paired)
         if is_base:
             self._base_rows = rows
         return in_suite_order(rows, self.measures.order), self._records(model, keys, values, per_image, pairs=paired and not is_base, paired=paired)
@@ -156,9 +160,9 @@ class TaskScores:
             for spec, value, heard, counted in zip(chosen, own.of, own.heard, own.counted, strict=True):
                 if heard and counted:
                     by_image[id(spec)][measure.metric.protocol] = value
-        for set_measure, of_each in zip(self.measures.sets, per_image, strict=True):
+        for scores, of_each in zip(self._sets, per_image, strict=True):
             for which, number in of_each.items():
-                by_image[which][set_measure.metric.protocol] = number
+                by_image[which][scores.protocol] = number
         return [
             Record(
                 task=self.task.id,

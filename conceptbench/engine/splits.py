@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from conceptbench.core.results import Estimate, ResultRow
@@ -13,7 +13,7 @@ from conceptbench.engine.scoring import ROLES, Group, TaskScores, Values, differ
 from conceptbench.engine.seen import Model
 
 
-def split_rows(every: Sequence[TaskScores], suite: Suite) -> list[ResultRow]:
+def split_rows(every: Sequence[TaskScores], suite: Suite, failures: Mapping[tuple[str, str], str]) -> list[ResultRow]:
     """The rows of the task ``*`` for a suite with splits (KPOP, sec. 4.1: four splits of five classes); none for others.
 
     A value is over the images of all splits, with an interval by prompt; ``spread`` is the standard deviation (of the
@@ -22,13 +22,19 @@ def split_rows(every: Sequence[TaskScores], suite: Suite) -> list[ResultRow]:
     Args:
         every: scored tasks.
         suite: it names the splits; a split that is no task was refused before.
+        failures: (eraser spec, task) -> why its erasure was not made.
     """
     by_task = {s.task.id: s for s in every}
     chosen = [by_task[name] for name in suite.splits]
     if len(chosen) < 2:
         return []
     models = [m for m in chosen[0].values if all(m in s.values for s in chosen)]
-    return [row for model in models for row in _of_model(chosen, model, models[0])]
+    rows = []
+    for model in models:
+        reasons = [failures[spec, task] for task in suite.splits if (spec := ":".join(model), task) in failures]
+        failed = {"status": "failed", "reason": "; ".join(reasons)} if reasons else {}
+        rows += [row.model_copy(update=failed) for row in _of_model(chosen, model, models[0])]
+    return rows
 
 
 def _of_model(splits: Sequence[TaskScores], model: tuple[str, str], base: tuple[str, str]) -> list[ResultRow]:
@@ -45,7 +51,9 @@ def _of_model(splits: Sequence[TaskScores], model: tuple[str, str], base: tuple[
             group = Group(role, ALL, list(enumerate(s for g in groups for _, s in g.images)))
             values, of_base = _joined(groups, mine), _joined(groups, theirs)
             estimate = _spread(estimate_of(metric, group, values), [estimate_of(metric, g, v) for g, v in zip(groups, mine, strict=True)])
-            shown = Model(*model, key_of=lambda _: "", heard={}, extra={"train_seed": None})
+            one = splits[0].models[model]
+            kept = {k: v for k, v in one.extra.items() if k in ("train_seed", "plugin_sha256")}  # what the splits' erasures share
+            shown = Model(*model, key_of=lambda _: "", heard={}, extra={"train_seed": None, **kept})
             paired = metric.needs == "images"
             base_value = estimate_of(metric, group, of_base).value if paired else None
             delta = difference_of(metric, group, values, of_base) if paired and model != base else NOTHING

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import islice
-from typing import Any
+import functools
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from conceptbench.core.errors import UserInputError
 from conceptbench.core.files import key_of
 from conceptbench.core.judge import Judge
+from conceptbench.core.manifests import load_prompts
 from conceptbench.core.registry import source_hash
-from conceptbench.core.schemas import Suite
+from conceptbench.core.schemas import PromptSource, Suite, Task
 from conceptbench.core.trained_judges import TrainedJudgeSpec, training_seeds
 from conceptbench.engine.generate import generate_alone
 from conceptbench.engine.images import BASE, Images, ImageSpec
@@ -26,8 +27,6 @@ from conceptbench.judges import trained_head
 from conceptbench.judges.trained_head import HeadJudge, TrainedHead, train_head
 from conceptbench.models.base import Base
 from conceptbench.models.conditions import Condition
-
-MOST_SEEDS = 20_000  # of a suite's evaluation that training may draw from
 
 
 class TrainedJudges:
@@ -43,37 +42,49 @@ class TrainedJudges:
 
     def __init__(self, base: Base, suite: Suite, store: Store, session: Session, *, collect: bool = False) -> None:
         self.base, self.suite, self.store, self.session, self.collect = base, suite, store, session, collect
+        self._registered = functools.cache(registered_judge)  # a trunk that the suite also asks directly is one network
 
     def judge(self, name: str) -> Judge:
-        """A judge by name: one of the suite's own, else a registered one.
+        """A judge by name: one of the suite's own, else a registered one. Another process that trains the same one is waited for.
 
         Raises:
             UserInputError: it is not made, and nothing is to be made.
         """
         spec = self.suite.judges.get(name)
         if spec is None:
-            found: Judge = registered_judge(name)
+            found: Judge = self._registered(name)
             return found
-        trunk = registered_judge(spec.trunk)
+        trunk = self._registered(spec.trunk)
         specs = {label: self._specs(name, label, spec) for label in spec.classes}
-        path = self.store.root / "judges" / f"{self._key(spec, trunk, specs)}.safetensors"
+        key = self._key(spec, trunk, specs)
+        path = self.store.root / "judges" / f"{key}.safetensors"
         layer = _read(path)
         if layer is None:
             if self.collect:
                 raise UserInputError(f"judge {name!r} of suite {self.suite.name!r} is not trained yet", f"conceptbench run {self.suite.name} trains it")
-            with self.session.journal.stage("judge", f"training of {name}"):
-                layer = train_head({label: self._features(name, spec.trunk, trunk, own) for label, own in specs.items()}, spec)
-                _write(path, layer)
-        return HeadJudge(name, trunk, spec.head, layer)
+            with self.store.lock(key, self.session.stop.check):
+                layer = _read(path) or self._make(path, name, trunk, specs)
+        return HeadJudge(name, trunk, spec.head, layer, spec.note)
+
+    def _make(self, path: Path, name: str, trunk: Judge, specs: dict[str, list[ImageSpec]]) -> TrainedHead:
+        spec = self.suite.judges[name]
+        with self.session.journal.stage("judge", f"training of {name}"):
+            layer = train_head({label: self._features(name, spec.trunk, trunk, own) for label, own in specs.items()}, spec)
+            _write(path, layer)
+        return layer
 
     def _specs(self, name: str, label: str, spec: TrainedJudgeSpec) -> list[ImageSpec]:
         """The training images of a class."""
-        evaluation: list[int] = []
-        if spec.seeds == "overlap":
-            evaluation = [s.seed for task in self.suite.tasks for s in islice(Images(self.suite, task), MOST_SEEDS)]
         condition, sampler = Condition(spec.classes[label]), self.suite.sampler
-        seeds = training_seeds(spec, name, label, evaluation)
+        seeds = training_seeds(spec, name, label, () if spec.seeds_of is None else self._evaluation_seeds(spec.seeds_of))
         return [ImageSpec("judge", label, "retained", f"{name}-{label}-{i}", i, condition, seed, sampler) for i, seed in enumerate(seeds)]
+
+    def _evaluation_seeds(self, prompts: str) -> list[int]:
+        """Of all held-out images that the suite can ask of a prompt set, whichever of its tasks are carried out."""
+        concepts = tuple(dict.fromkeys(r.concept for r in load_prompts(prompts) if r.split == "heldout"))
+        if not concepts:
+            return []
+        return [s.seed for s in Images(self.suite, Task(id="judge", targets=concepts, prompts=PromptSource(set=prompts)))]
 
     def _key(self, spec: TrainedJudgeSpec, trunk: Judge, specs: dict[str, list[ImageSpec]]) -> str:
         images = {label: [s.key(self.base.info, BASE) for s in own] for label, own in specs.items()}
@@ -91,12 +102,12 @@ class TrainedJudges:
         return np.stack([hearing.said[trunk_name][k]["features"] for k in keys])
 
 
-def _write(path: Any, layer: TrainedHead) -> None:
+def _write(path: Path, layer: TrainedHead) -> None:
     arrays = {"weights": layer.weights, "bias": layer.bias, "confusion": layer.confusion}
     save_state(path, {n: torch.from_numpy(a) for n, a in arrays.items()}, {"classes": list(layer.classes), "epoch": layer.epoch})
 
 
-def _read(path: Any) -> TrainedHead | None:
+def _read(path: Path) -> TrainedHead | None:
     found = load_state(path)
     if found is None:
         return None

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from conceptbench.core.errors import UserInputError
+from conceptbench.core.errors import MissingWeightsError, UserInputError
 from conceptbench.core.schemas import Concept, Sampler, Suite, Watch
 from conceptbench.core.seeds import training_seed
+from conceptbench.engine.judging import judge_key
 from conceptbench.engine.measures import registered_judge
 from conceptbench.models.base import Base
 from conceptbench.models.conditions import Condition
@@ -33,6 +34,19 @@ def watcher_of(suite: Suite, target: Concept) -> Watcher | None:
     return Watcher(suite.watch, judge, target, suite.sampler)
 
 
+def watch_key(suite: Suite) -> dict[str, object]:
+    """What an erasure's key knows of its watching, because the curve is part of the erasure; nothing where nobody watches.
+
+    Without the judge's weights its name has to do: so that there is a plan to look at, while a run refuses to begin.
+    """
+    if suite.watch is None:
+        return {}
+    try:
+        return {"watch": suite.watch, "watch_judge": judge_key(_judge(suite.watch.judge).card)}
+    except MissingWeightsError:
+        return {"watch": suite.watch}
+
+
 @functools.cache
 def _judge(name: str) -> Any:
     return registered_judge(name)
@@ -44,6 +58,8 @@ class Watcher:
     ``c_e`` is the first target's usual phrase, ``c_n`` its anchor (the empty prompt where it has none), ``x_e`` and ``x_n`` are
     images drawn for them, always from the same noise. The values are the cosines (c_e, x_e), (c_e, x_n) and (c_n, x_n), and for
     an eraser that learns a prompt the cosine of its mean vector with the mean vector of each text.
+
+    On CUDA the peak memory of a watched erasure includes what the watcher's sampling and its judge need.
 
     Args:
         watch: what the suite asks for.

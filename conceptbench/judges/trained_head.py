@@ -25,6 +25,7 @@ from conceptbench.models.rows import in_blocks
 from conceptbench.models.sampling import threads
 
 ROWS = 64  # of every forward, see conceptbench.models.rows
+SHOWN = 8  # characters of the checksum in the id
 
 
 @dataclass(frozen=True)
@@ -149,16 +150,17 @@ class HeadJudge:
     """A judge of features and a layer trained on them, as one classifier.
 
     Args:
-        id: the judge's name in its suite.
+        id: the judge's name in its suite; the card's id is ``NAME~HASH``, with the first characters of the checksum of trunk and layer.
         trunk: of role ``features``.
         head: the name of the head.
         layer: what was trained on the trunk's features.
+        note: what must be known about its numbers; part of the card's source.
 
     Raises:
         UserInputError: the trunk gives no features.
     """
 
-    def __init__(self, id: str, trunk: Judge, head: str, layer: TrainedHead) -> None:
+    def __init__(self, id: str, trunk: Judge, head: str, layer: TrainedHead, note: str = "") -> None:
         if trunk.card.role != "features":
             raise UserInputError(
                 f"judge {id!r} needs a trunk of role 'features', and {trunk.card.id!r} is a {trunk.card.role}", "see: conceptbench list judges"
@@ -167,11 +169,16 @@ class HeadJudge:
         self.weights, self.bias = torch.tensor(layer.weights), torch.tensor(layer.bias)
         tested = int(layer.confusion.sum())
         source = f"linear layer on {trunk.card.id} ({trunk.card.source}), {100 * layer.accuracy:.1f} % right on {tested} held-out images of its base"
+        source += f". {note}" if note else ""
         digest = key_of({"trunk": trunk.card.sha256, "layer": layer.sha256})
-        self.card = JudgeCard(id, "classifier", digest, source, trunk.card.licence, trunk.card.preprocessing, {head: layer.classes})
+        self.card = JudgeCard(f"{id}~{digest[:SHOWN]}", "classifier", digest, source, trunk.card.licence, trunk.card.preprocessing, {head: layer.classes})
 
-    @torch.inference_mode()
     def __call__(self, images: NDArray[np.uint8]) -> Outputs:
         """Probabilities (N, C) float32 of the one head."""
-        features = torch.from_numpy(self.trunk(images)["features"]).float()
-        return {self.head: in_blocks(lambda x: F.linear(x, self.weights, self.bias), ROWS, features).softmax(-1).numpy()}
+        return self.from_features(self.trunk(images)["features"])
+
+    @torch.inference_mode()
+    def from_features(self, features: NDArray[np.float32]) -> Outputs:
+        """The same from the trunk's features (N, D)."""
+        x = torch.from_numpy(features).float()
+        return {self.head: in_blocks(lambda rows: F.linear(rows, self.weights, self.bias), ROWS, x).softmax(-1).numpy()}

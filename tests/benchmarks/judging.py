@@ -66,7 +66,7 @@ def run(settings: Settings) -> list[Row]:
             return sum(alone[-1].values())
 
         rounds = alternate(lambda _: seconds_of(lambda: score_all(scene)), judges, settings.rounds_or(ROUNDS))
-    return rows(scene, rounds, alone)
+        return rows(scene, rounds, alone)
 
 
 def prepared(runner: Runner) -> Scene:

@@ -3,10 +3,13 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from conceptbench.core.choosing import cut_to
 from conceptbench.core.documents import read_document
 from conceptbench.core.errors import UserInputError, nearest, unknown_name
 from conceptbench.core.manifests import load_concepts, load_prompts, load_suite, names_in, prompts_for, read_yaml, task_concepts
-from conceptbench.core.schemas import Sampler, Task
+from conceptbench.core.registry import METRICS
+from conceptbench.core.schemas import Sampler, Strict, Task
+from conceptbench.core.whole_metric import DerivedMetric
 
 
 @pytest.mark.parametrize("name", names_in("suites"))
@@ -78,6 +81,104 @@ def test_unknown_concept_and_suite(tmp_path):
         load_suite("../mini")
     with pytest.raises(UserInputError, match="no such file"):
         load_suite("nowhere.yaml")
+
+
+def test_every_name_in_a_suite_is_checked_when_it_is_loaded(tmp_path):
+    own = {"trunk": "mini-clipp", "head": "h", "classes": {"a": "x", "b": ""}}
+    metrics = [{"metric": "esr", "judge": "mini-classifier", "concepts": ["church", "hous"]}, {"metric": "psr", "judge": "mini-classifer"}]
+    tasks = [{"id": i, "targets": ["church"], "retained": ["house", "truck"], "prompts": {"set": "mini"}} for i in ("one", "two")]
+    path = suite_file(tmp_path, tasks=tasks, metrics=metrics, splits=["one", "tow", "one"], judges={"mini-clip": own}, watch={"judge": "mini-clp"}, erasers=[])
+    with pytest.raises(UserInputError) as caught:
+        load_suite(str(path))
+    lines, message = path.read_text().splitlines(), str(caught.value)
+
+    def at(text, nth=0):
+        return [i for i, line in enumerate(lines, 1) if line.strip() == text][nth]
+
+    assert "7 problem(s)" in message
+    for line, text in (
+        (at("- hous"), "unknown concept of metric 'esr' in the suite's tasks 'hous'; did you mean 'house'?"),
+        (at("judge: mini-classifer"), "unknown judge 'mini-classifer'; did you mean 'mini-classifier'?"),
+        (at("- tow"), "unknown split 'tow'; did you mean 'two'?"),
+        (at("- tow") + 1, f"the split 'one' is named already, in line {at('- tow') - 1}"),
+        (at("mini-clip:"), "the judge name 'mini-clip' is taken by a registered judge"),
+        (at("trunk: mini-clipp"), "unknown judge 'mini-clipp'; did you mean 'mini-clip'?"),
+        (at("judge: mini-clp"), "unknown judge 'mini-clp'; did you mean 'mini-clip'?"),
+    ):
+        assert f"suite.yaml:{line}: {text}" in message, text
+
+
+def tasks_of_two():
+    return [
+        {"id": "one", "targets": ["church"], "retained": ["house"], "prompts": {"set": "mini"}},
+        {"id": "two", "targets": ["truck"], "retained": ["house"], "prompts": {"set": "mini"}},
+        {"id": "three", "targets": ["Ada Moss"], "retained": ["truck"], "prompts": {"set": "mini"}},
+    ]
+
+
+def asked(metric, *concepts, **options):
+    judge = {} if metric == "test-whole" else {"judge": "mini-classifier"}
+    return {"metric": metric, **judge, "options": options, "concepts": list(concepts)}
+
+
+def cut(tmp_path, metrics, *names):
+    headline = [asked("esr"), asked("psr")]
+    path = suite_file(tmp_path, tasks=tasks_of_two(), metrics=[*headline, *metrics], splits=["one", "two", "three"], erasers=[])
+    return cut_to(load_suite(str(path)), names)
+
+
+def test_a_suite_of_some_tasks_keeps_what_there_is_to_measure(tmp_path):
+    limited = [asked("esr", "church", "truck", k=5), asked("psr", "truck", k=5), asked("acc", "Ada Moss")]
+    suite, notes = cut(tmp_path, limited, "two", "one")
+    assert [t.id for t in suite.tasks] == list(suite.splits) == ["one", "two"]
+    assert [(m.metric, m.concepts) for m in suite.metrics[2:]] == [("esr", ("church", "truck")), ("psr", ("truck",))]
+    assert notes == ["metric 'acc' is left out, because it is limited to concepts of other tasks (Ada Moss)"]
+    suite, notes = cut(tmp_path, limited, "one")
+    assert suite.splits == ("one",) and [(m.metric, m.concepts) for m in suite.metrics[2:]] == [("esr", ("church",))] and len(notes) == 2
+    with pytest.raises(UserInputError, match="unknown task of suite mini 'tow'; did you mean 'two'"):
+        cut(tmp_path, limited, "tow")
+
+
+class Whole(DerivedMetric):
+    """Made of one other metric."""
+
+    name, summary, arithmetic = "test-whole", "", "itself"
+
+    class Config(Strict):
+        of: str
+
+    id = property(lambda self: f"test-whole-{self.config.of}")
+    sources = property(lambda self: (self.config.of,))
+    better = combine = None
+
+
+METRICS.add("test-whole", Whole)
+
+
+def test_metrics_made_of_what_is_left_out_are_left_out(tmp_path):
+    derived = {"metric": "test-whole", "each": {"of": ["esr-1", "acc-1", "acc-1/mini-classifier", "psr-1"]}}
+    suite, notes = cut(tmp_path, [derived, asked("acc", "Ada Moss")], "one")
+    assert [m.options["of"] for m in suite.metrics if m.metric == "test-whole"] == ["esr-1", "psr-1"]
+    assert [n.split(" is left out, because it is ")[0] for n in notes] == ["metric 'acc'", *(f"metric 'test-whole-acc-1{e}'" for e in ("", "/mini-classifier"))]
+    everything, notes = cut(tmp_path, [derived, asked("acc", "Ada Moss")], "one", "three")
+    assert everything.metrics[2:] == load_suite(str(tmp_path / "suite.yaml")).metrics[2:] and not notes
+    both = [derived, asked("acc", "Ada Moss"), asked("acc", "house")]  # not gone: another metric has this name
+    assert len(cut(tmp_path, both, "one")[1]) == 1
+
+
+def test_a_headline_cannot_be_left_out(tmp_path):
+    path = suite_file(tmp_path, tasks=tasks_of_two(), metrics=[asked("esr", "truck"), asked("psr")], erasers=[])
+    with pytest.raises(UserInputError, match="the headline metric 'esr-1' of suite 'mini' is limited to concepts of other tasks than one"):
+        cut_to(load_suite(str(path)), ["one"])
+
+
+def test_the_shipped_suite_of_all_metrics_can_be_cut():
+    suite = load_suite("mini-metrics")
+    for task in suite.tasks:
+        found, _ = cut_to(suite, [task.id])
+        there = {*task.targets, *task.retained}
+        whole = [m for m in suite.metrics if not m.concepts]
+        assert [m for m in found.metrics if not m.concepts] == whole and all(set(m.concepts) <= there for m in found.metrics)
 
 
 def test_yaml_that_is_none(tmp_path):

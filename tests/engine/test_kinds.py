@@ -2,164 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from typing import ClassVar
-
 import numpy as np
 import pytest
-import yaml
-from running import ESD, carry_out, runner_of
-from world import PROMPTS, DistanceJudge, write_suite
+from kinds import WeightProbe, by_place, suite_with
+from running import ESD, carry_out, entry, runner_of
+from world import PROMPTS, DistanceJudge, LengthJudge
 
 from conceptbench.core.errors import NotComparableError, UserInputError
-from conceptbench.core.metric import Metric, SetMetric
-from conceptbench.core.registry import METRICS, REFERENCES
 from conceptbench.core.results import Difference, Estimate
-from conceptbench.core.schemas import Strict
-from conceptbench.core.whole_metric import DerivedMetric
 from conceptbench.engine.measures import load_measures
 from conceptbench.engine.provenance import canonical
 from conceptbench.engine.records import read_records
-from conceptbench.models.probe import Probe, Probed
-
-
-class Brightness(Metric):
-    """The mean of the judge's first class; dark images do not count."""
-
-    name, summary, role, unit, is_rate = "brightness", "", "classifier", "score", False
-    id, arithmetic = "brightness", "mean"
-
-    class Config(Strict):
-        least: float = 0.0
-        total: bool = False
-
-    def __init__(self, config, judge):
-        super().__init__(config, judge)
-        self.total = config.total
-
-    def better(self, role):
-        return "neither"
-
-    def applies(self, concept, role):
-        return True
-
-    def counts(self, image):
-        return bool(image.said["subject"][0] > self.config.least)
-
-    def value(self, image):
-        return float(image.said["subject"][0])
-
-
-class FarFrom(SetMetric):
-    """How far the mean colour of a set is from the mean colour of its reference."""
-
-    name, summary, role, unit = "far", "", "classifier", "distance"
-    each_concept = True
-
-    class Config(Strict):
-        beside: str = "base"
-        n: int | None = None
-
-    @property
-    def id(self):
-        return f"far-{self.config.beside}"
-
-    arithmetic = "mean"
-
-    @property
-    def beside(self):
-        return self.config.beside
-
-    @property
-    def reference_size(self):
-        return self.config.n
-
-    def better(self, role):
-        return "lower"
-
-    def applies(self, concept, role):
-        return True
-
-    def reading(self, image, of):
-        return image.said["subject"][:3]
-
-    def estimate(self, *, generated, real):
-        if not len(generated) or not len(real):
-            return Estimate(value=None, reason="no images")
-        return Estimate(value=float(np.linalg.norm(generated.values.mean(0) - real.values.mean(0))), kind="none: a test")
-
-    def per_image(self, *, generated, real):
-        return np.linalg.norm(generated.values - real.values.mean(0), axis=1)
-
-
-class WeightProbe(Probe):
-    """The sum of one weight of the model, and how often it was measured."""
-
-    name, summary, spread_kind = "weight_probe", "", "draws"
-    parts: ClassVar = {"twice": "weight"}
-    id, arithmetic = "weight_probe", "sum"
-    measured: ClassVar[list] = []
-
-    def better(self, role):
-        return "lower"
-
-    def applies(self, concept, role):
-        return concept.name != "gh"
-
-    def prepare(self, base, request):
-        return {"images": request.images(request.concept, 2), "sum": np.array([self._sum(base)])}
-
-    def _sum(self, base):
-        return float(sum(p.abs().sum() for n, p in base.unet.named_parameters() if "attn2.to_k" in n))
-
-    def measure(self, base, request, prepared):
-        assert prepared["images"].shape[0] == 2
-        WeightProbe.measured.append(request.concept.name)
-        request.progress(1)
-        value = self._sum(base) - prepared["sum"][0]
-        return Probed({"": np.array([value, value + 1]), "twice": np.array([2 * value, math.nan])}, ["0", "1"], {"map": np.ones((2, 2))})
-
-
-class Gap(DerivedMetric):
-    """ESR minus PSR."""
-
-    name, summary = "gap", ""
-    id, arithmetic = "gap", "difference"
-
-    class Config(Strict):
-        one: str = "esr-1"
-
-    @property
-    def sources(self):
-        return (self.config.one, "psr-1")
-
-    def better(self):
-        return "higher"
-
-    def combine(self, estimates, concept):
-        one, other = estimates.of(self.config.one, "target"), estimates.of("psr-1", "retained")
-        return Estimate(value=None if one.value is None else one.value - other.value, planned=one.planned)
-
-
-def grey(concepts, n, seed):
-    return np.full((n, 8, 8, 3), 128, np.uint8)
-
-
-for plugin in (Brightness, FarFrom, WeightProbe, Gap):
-    METRICS.add(plugin.name, plugin)
-REFERENCES.add("grey", grey)
-
-
-def suite_with(tmp_path, *metrics, **changes):
-    path = write_suite(tmp_path / "suite", **changes)
-    suite = yaml.safe_load(path.read_text())
-    suite["metrics"] += metrics
-    path.write_text(yaml.safe_dump(suite, sort_keys=False))
-    return path
-
-
-def by_place(rows):
-    return {(r.task, r.eraser, r.metric, r.role, r.concept): r for r in rows}
 
 
 def test_sets_beside_base_others_and_reference(tmp_path, folders):
@@ -274,7 +127,7 @@ def test_probes_are_made_once_and_compared_with_the_base(tmp_path, folders):
     assert (row.n_scored, row.spread, row.spread_kind) == (2, pytest.approx(0.5), "draws") and row.better == "lower"
     twice = rows["one", "esd-x", "weight_probe-twice", "target", "ab"]
     assert (twice.n_planned, twice.n_scored, twice.n_failed, twice.unit, twice.better) == (2, 1, 1, "weight", "neither")
-    assert twice.protocol == "weight_probe-twice@sum" and twice.status == "partial"
+    assert twice.protocol == "weight_probe-twice@sum" and twice.status == "ok"  # all units were asked; one has no value
     assert not [k for k in rows if k[2] == "weight_probe" and k[4] == "gh"]
     again, _ = carry_out(suite, folders, tmp_path / "store", [ESD])
     assert len(WeightProbe.measured) == 8 and canonical(again.rows) == canonical(outcome.rows)
@@ -288,7 +141,9 @@ def test_collecting_probes_nothing(tmp_path, folders):
     suite = suite_with(tmp_path, {"metric": "weight_probe"})
     WeightProbe.measured.clear()
     outcome = runner_of(suite, folders["sd1"], tmp_path / "store", [], collect=True).run()
-    assert not WeightProbe.measured and not [r for r in outcome.rows if r.metric == "weight_probe"]
+    rows = [r for r in outcome.rows if r.metric == "weight_probe"]
+    assert not WeightProbe.measured and {(r.value, r.status) for r in rows} == {(None, "partial")}
+    assert rows[0].reason == "not probed: ab" and rows[0].n_planned == 1 and rows[0].n_scored == 0
 
 
 def test_derived_metrics_and_their_base(tmp_path, folders):
@@ -364,6 +219,42 @@ def test_watching_a_training_adds_to_its_curve_and_not_to_its_weights(tmp_path, 
     assert cost[0] == cost[1]
     with pytest.raises(UserInputError, match="image-text"):
         carry_out(suite_with(tmp_path / "c", watch={"judge": "colour"}), folders, tmp_path / "c", [ESD])
+
+
+def test_another_watching_judge_is_another_erasure(tmp_path, folders, monkeypatch):
+    """Its curve is part of the erasure, and would be the old one's."""
+    from dataclasses import replace
+
+    from conceptbench.core.errors import MissingWeightsError
+    from conceptbench.core.manifests import load_suite
+    from conceptbench.core.registry import JUDGES
+    from conceptbench.engine import watching
+    from conceptbench.engine.plan import make_plan
+    from conceptbench.models.families import load_base
+
+    class Missing:
+        def __init__(self):
+            raise MissingWeightsError("no weights")
+
+    class Newer(LengthJudge):
+        def __init__(self):
+            super().__init__()
+            self.card = replace(self.card, sha256="f" * 64)
+
+    info = load_base(str(folders["sd1"])).info
+    watched, plain = (load_suite(str(suite_with(tmp_path / n, **more))) for n, more in (("a", {"watch": {"judge": "length"}}), ("b", {})))
+
+    def keys(suite, kind):
+        monkeypatch.setitem(JUDGES._added, "length", kind)
+        watching._judge.cache_clear()
+        return [u.key for u in make_plan(suite, info, [entry("uce")]).erasures]
+
+    try:
+        every = [keys(watched, kind) for kind in (LengthJudge, Newer, Missing)]
+        assert keys(watched, LengthJudge) == every[0] and len({k for found in every for k in found}) == 6
+        assert keys(plain, LengthJudge) == keys(plain, Missing)  # who does not watch needs no judge
+    finally:
+        watching._judge.cache_clear()
 
 
 def test_each_makes_a_metric_of_every_combination(tmp_path, folders):

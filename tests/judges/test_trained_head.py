@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from scipy.special import softmax
 
 from conceptbench.core.errors import MissingWeightsError, UserInputError
-from conceptbench.core.judge import JudgeCard
+from conceptbench.core.judge import JudgeCard, StackedJudge
 from conceptbench.core.seeds import image_seeds
 from conceptbench.core.trained_judges import PRESETS, HeadTraining, TrainedJudgeSpec, training_seeds
 from conceptbench.judges.resnet18 import ResNet18, resnet18, resnet18_sepme
@@ -172,30 +172,42 @@ def test_the_judge_is_trunk_layer_and_softmax():
     assert judge(np.zeros((1, 4, 5, 3), np.uint8))["style"].tolist()[0] == pytest.approx(softmax([0.5, -0.5]).tolist())
 
 
+def test_features_of_the_trunk_are_as_good_as_images():
+    judge, images = HeadJudge("styles", Trunk(), "style", LAYER), pictures(70)
+    assert isinstance(judge, StackedJudge) and not isinstance(judge.trunk, StackedJudge)
+    features = judge.trunk(images)["features"]
+    one_by_one = np.concatenate([judge.from_features(features[i : i + 1])["style"] for i in range(70)])
+    assert judge.from_features(features)["style"].tobytes() == judge(images)["style"].tobytes() == one_by_one.tobytes()
+
+
 def test_the_judges_card():
     card = HeadJudge("styles", Trunk(), "style", LAYER).card
-    assert (card.id, card.role, card.labels, card.preprocessing) == ("styles", "classifier", {"style": ("x", "y")}, "mean over pixels")
+    assert (card.role, card.labels, card.preprocessing) == ("classifier", {"style": ("x", "y")}, "mean over pixels")
+    assert card.id == f"styles~{card.sha256[:8]}"
     assert "87.5 % right on 8 held-out images" in card.source and "colours" in card.source and len(card.sha256) == 64
     changes = ({"weights": LAYER.weights + 1}, {"bias": LAYER.bias + 1}, {"classes": ("y", "x")})
-    others = [HeadJudge("styles", Trunk(), "style", dataclasses.replace(LAYER, **change)).card.sha256 for change in changes]
-    others.append(HeadJudge("styles", Trunk(sha="2" * 64), "style", LAYER).card.sha256)
-    assert len({card.sha256, *others}) == 5
+    others = [HeadJudge("styles", Trunk(), "style", dataclasses.replace(LAYER, **change)).card for change in changes]
+    others.append(HeadJudge("styles", Trunk(sha="2" * 64), "style", LAYER).card)
+    assert len({card.sha256, *(o.sha256 for o in others)}) == len({card.id, *(o.id for o in others)}) == 5
+    noted = HeadJudge("styles", Trunk(), "style", LAYER, "Too good.").card
+    assert noted.source == f"{card.source}. Too good." and noted.id == card.id  # what is said about a judge makes it no other one
     with pytest.raises(UserInputError, match="role 'features', and 'colours' is a detector"):
         HeadJudge("styles", Trunk("detector"), "style", LAYER)
 
 
 SPEC = {"trunk": "resnet18", "head": "style", "classes": {"van gogh": "Van Gogh", "blank": ""}}
+SEPME = {**SPEC, "preset": "sepme", "seeds_of": "artists"}
 
 
 def test_what_a_manifest_says():
     spec = TrainedJudgeSpec(**SPEC)
     assert (spec.seeds, spec.keep, spec.epochs, spec.batch, spec.lr, spec.weight_decay, spec.held_out) == ("disjoint", "last", 20, 30, 0.01, 5e-4, 0.3)
     assert spec.note == "" and list(spec.classes) == ["van gogh", "blank"]
-    sepme = TrainedJudgeSpec(**SPEC, preset="sepme")
+    sepme = TrainedJudgeSpec(**SEPME)
     assert (sepme.seeds, sepme.keep, sepme.images) == ("overlap", "best", 1000) and "too good" in sepme.note
-    small = TrainedJudgeSpec(**SPEC, preset="sepme", images=50, keep="last")
+    small = TrainedJudgeSpec(**SEPME, images=50, keep="last")
     assert (small.images, small.keep, small.seeds) == (50, "last", "overlap")
-    assert "seeds of the evaluation" in TrainedJudgeSpec(**SPEC, seeds="overlap").note
+    assert "seeds of the evaluation" in TrainedJudgeSpec(**SPEC, seeds="overlap", seeds_of="artists").note
     assert TrainedJudgeSpec.model_validate(sepme.model_dump()) == sepme and next(iter(PRESETS)) == "default"
 
 
@@ -212,6 +224,9 @@ def test_what_a_manifest_says():
         {"images": 1},
         {"seed": -1},
         {"images_per_class": 5},
+        {"seeds": "overlap"},
+        {"preset": "sepme"},
+        {"seeds_of": "artists"},
     ],
 )
 def test_what_a_manifest_must_not_say(change):
@@ -235,7 +250,7 @@ def test_training_seeds_are_nobodys_evaluation_seeds():
 
 
 def test_overlapping_seeds_are_the_evaluations_with_repetitions():
-    spec = TrainedJudgeSpec(**SPEC, preset="sepme")
+    spec = TrainedJudgeSpec(**SEPME)
     pool = list(range(100, 160))
     seeds = training_seeds(spec, "styles", "blank", pool)
     assert len(seeds) == 1000 and set(seeds) == set(pool) and seeds == training_seeds(spec, "styles", "blank", pool)

@@ -138,7 +138,8 @@ def test_a_word_that_lost_its_keys_is_flat(sd1):
 
 
 def test_steps_place_and_shown(sd1):
-    assert probe().protocol == "attention_map@entropy-all" and probe(place="down+up", steps=50).protocol == "attention_map@entropy-down+up-50steps"
+    assert probe().protocol == "attention_map@entropy-all-20prompts"
+    assert probe(place="down+up", steps=50).protocol == "attention_map@entropy-down+up-20prompts-50steps"
     done = probe(steps=3, place="down", shown=0).measure(sd1, request(["ab"], ["p"]), {})
     assert sd1.evaluations == 6 and done.arrays == {}
     maps = attribution_maps(sd1, [Condition("ab")], ["ab"], [10], SAMPLER.model_copy(update={"steps": 3}), "down")

@@ -6,7 +6,8 @@ import torch
 
 from conceptbench.core.errors import UserInputError
 from conceptbench.core.judge import JudgeCard
-from conceptbench.core.metric import Scored
+from conceptbench.core.metric import Asked, Scored
+from conceptbench.core.results import Estimate
 from conceptbench.core.schemas import Concept
 from conceptbench.judges.perceptual import check_pairs, normalised, perceptual_distance, tapped, to_range, uniform_heads, unit_channels
 from conceptbench.metrics.lpips import LPIPS
@@ -16,7 +17,7 @@ CAT = Concept(name="cat", kind="object", phrases=("a cat",))
 
 
 def scored(distance, role="target", prompt="p"):
-    return Scored(CAT, role, prompt, {"distance": np.float32(distance)})
+    return Scored(Asked(CAT, role, prompt), {"distance": np.float32(distance)})
 
 
 def test_direction_protocol_and_value():
@@ -30,7 +31,7 @@ def test_direction_protocol_and_value():
 def test_the_mean_is_over_pairs_and_a_failed_one_is_counted():
     lpips = LPIPS(LPIPS.Config(), JUDGE)
     values = [lpips.value(scored(d)) for d in (0.2, 0.4, 0.6, np.inf)]
-    estimate = lpips.estimate(values, ["a", "b", "c", "d"], 4, "target")
+    estimate = Estimate.of(values, ["a", "b", "c", "d"], planned=4, rate=lpips.is_rate, unit=lpips.unit, better=lpips.better("target"))
     assert estimate.value == pytest.approx(0.4) and (estimate.scored, estimate.failed, estimate.better) == (3, 1, "higher")
     assert estimate.low < 0.4 < estimate.high
 
