@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from conceptbench.core.errors import FATAL, ConceptBenchError, unknown_name
+from conceptbench.core.errors import FATAL, ConceptBenchError
 from conceptbench.core.files import key_of
 from conceptbench.core.manifests import task_concepts
 from conceptbench.core.results import ResultRow
@@ -125,10 +125,8 @@ class Runner:
         for measure in self.measures.sets:
             if measure.metric.beside not in ("base", "others"):
                 self.references.check(measure.metric.beside, measure.metric.reference_size)
-        watcher_of(suite, task_concepts(suite, suite.tasks[0])[suite.tasks[0].targets[0]])
-        for name in suite.splits:
-            if name not in {t.id for t in suite.tasks}:
-                raise unknown_name(f"split of suite {suite.name!r}", name, [t.id for t in suite.tasks])
+        if not self.collect:
+            watcher_of(suite, task_concepts(suite, suite.tasks[0])[suite.tasks[0].targets[0]])
 
     def base_model(self, task: Task) -> Model:
         """The unmodified model with all its images of a task drawn and judged."""

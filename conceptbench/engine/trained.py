@@ -24,7 +24,7 @@ from conceptbench.engine.session import Session
 from conceptbench.engine.state import load_state, save_state
 from conceptbench.engine.store import Store
 from conceptbench.judges import trained_head
-from conceptbench.judges.trained_head import HeadJudge, TrainedHead, train_head
+from conceptbench.judges.trained_head import HeadJudge, TrainedHead, check_trunk, train_head
 from conceptbench.models.base import Base
 from conceptbench.models.conditions import Condition
 
@@ -55,6 +55,7 @@ class TrainedJudges:
             found: Judge = self._registered(name)
             return found
         trunk = self._registered(spec.trunk)
+        check_trunk(name, trunk)
         specs = {label: self._specs(name, label, spec) for label in spec.classes}
         key = self._key(spec, trunk, specs)
         path = self.store.root / "judges" / f"{key}.safetensors"

@@ -146,6 +146,16 @@ def _confusion(layer: list[nn.Parameter], test: Data, classes: int) -> Tensor:
     return torch.bincount(test[1] * classes + said, minlength=classes**2).reshape(classes, classes)
 
 
+def check_trunk(id: str, trunk: Judge) -> None:
+    """Refuses a trunk that gives no features.
+
+    Raises:
+        UserInputError: it has another role.
+    """
+    if trunk.card.role != "features":
+        raise UserInputError(f"judge {id!r} needs a trunk of role 'features', and {trunk.card.id!r} is a {trunk.card.role}", "see: conceptbench list judges")
+
+
 class HeadJudge:
     """A judge of features and a layer trained on them, as one classifier.
 
@@ -161,10 +171,7 @@ class HeadJudge:
     """
 
     def __init__(self, id: str, trunk: Judge, head: str, layer: TrainedHead, note: str = "") -> None:
-        if trunk.card.role != "features":
-            raise UserInputError(
-                f"judge {id!r} needs a trunk of role 'features', and {trunk.card.id!r} is a {trunk.card.role}", "see: conceptbench list judges"
-            )
+        check_trunk(id, trunk)
         self.trunk, self.head, self.layer = trunk, head, layer
         self.weights, self.bias = torch.tensor(layer.weights), torch.tensor(layer.bias)
         tested = int(layer.confusion.sum())
