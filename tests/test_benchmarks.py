@@ -260,8 +260,6 @@ def test_judging_asks_every_judge_about_every_image_on_both_sides(settings, monk
         alone = ColourJudge.looked
         judging.score_all(scene)
         seen.update(images=scene.images, alone=alone - before, together=ColourJudge.looked - alone)
-        asked = {s.condition.text for own in scene.tasks.values() for s in own}
-        assert sorted(judging.texts_of(scene, "length")) == sorted(asked)
         return []
 
     monkeypatch.setattr(judging, "rows", looked)

@@ -33,9 +33,12 @@ class Registry:
     def __init__(self, kind: str, group: str, base: str | None = None) -> None:
         self.kind, self.group, self._base = kind, group, base
         self._added: dict[str, Any] = {}
+        self._installed: dict[str, EntryPoint] | None = None
 
     def _entries(self) -> dict[str, EntryPoint]:
-        return {e.name: e for e in entry_points(group=self.group)}
+        if self._installed is None:  # finding them reads every installed package's metadata
+            self._installed = {e.name: e for e in entry_points(group=self.group)}
+        return self._installed
 
     def names(self) -> list[str]:
         """All names, sorted; imports nothing."""

@@ -46,9 +46,11 @@ class SetScores:
     def __post_init__(self) -> None:
         self.metric: SetMetric = self.measure.metric
         self.looker.learn(self.metric, self.measure.judge, self.pool)
+        self.protocol = self._protocol()
+        self._base_values: dict[tuple[int, ...], float | None] = {}
+        self._references: dict[tuple[str, str], Sample] = {}
 
-    @property
-    def protocol(self) -> str:
+    def _protocol(self) -> str:
         """The metric's protocol; of a folder of images the name says too little, so its content is part of it."""
         if self.references is None or self.metric.beside in ("base", "others", *REFERENCES.names()):
             return self.metric.protocol
@@ -92,28 +94,43 @@ class SetScores:
         )
         for spec, number in zip(there, self._per_image(generated, real), strict=False):
             per_image[id(spec)] = number
-        of_base, delta = self._against_base(model, base, own, concept, compared)
+        of_base, delta = self._against_base(model, base, own, concept, compared, estimate.value)
         digest = "" if self.metric.beside in ("base", "others") else self._reference(own)[1]
         about = concept.name if concept else ALL
         partial = len(there) < len(own) or len(real) < self._wanted(there, own, len(real))
         named = {"protocol": self.protocol, "reference": digest}
         return self.maker.row(self.metric, model[0], role, about, estimate, base=of_base, delta=delta, partial=partial, **named)
 
-    def _against_base(self, model: Keyed, base: Keyed, own: Sequence[ImageSpec], concept: Concept | None, compared: bool) -> tuple[float | None, Difference]:
-        """The base's value, over the images that both have where they are compared, and the difference."""
+    def _against_base(
+        self, model: Keyed, base: Keyed, own: Sequence[ImageSpec], concept: Concept | None, compared: bool, value: float | None
+    ) -> tuple[float | None, Difference]:
+        """The base's value, over the images that both have where they are compared, and the difference of the model's ``value`` to it."""
         if self.metric.beside == "base":
             return None, NOTHING
-        there = {id(s) for s in self._heard(base, own)}
-        both = [s for s in self._heard(model, own) if id(s) in there] if compared else self._heard(base, own)
-        of_base, real = self._sample(base, both, concept), self._real(base, base, both, own, concept)
-        value = self.metric.estimate(generated=of_base, real=real).value
+        of_base, there = self._heard(base, own), self._heard(model, own)
+        both = of_base
+        if compared:
+            known = {id(s) for s in of_base}
+            both = [s for s in there if id(s) in known]
+        base_value = self._base_value(base, both, own, concept)
         if not compared or not both:
-            return value, NOTHING
-        generated = self._sample(model, both, concept)
-        if self.metric.beside == "others":  # each beside its own other images: a difference of values, without an interval
-            mine = self.metric.estimate(generated=generated, real=self._real(model, base, both, own, concept)).value
-            return value, Difference(value=None if mine is None or value is None else mine - value)
-        return value, self.metric.difference(generated=generated, base=of_base, real=real)
+            return base_value, NOTHING
+        if len(both) == len(there) and (self.metric.beside == "others" or type(self.metric).difference is SetMetric.difference):
+            # each beside its own reference, or a plain difference of values: both are known
+            return base_value, Difference(value=None if value is None or base_value is None else value - base_value)
+        generated, real = self._sample(model, both, concept), self._real(model, base, both, own, concept)
+        if self.metric.beside == "others":
+            mine = self.metric.estimate(generated=generated, real=real).value
+            return base_value, Difference(value=None if mine is None or base_value is None else mine - base_value)
+        return base_value, self.metric.difference(generated=generated, base=self._sample(base, both, concept), real=real)
+
+    def _base_value(self, base: Keyed, specs: Sequence[ImageSpec], own: Sequence[ImageSpec], concept: Concept | None) -> float | None:
+        """The base's value on some images; it is the same for every model that has them."""
+        which = (id(concept), *(id(s) for s in specs))
+        if which not in self._base_values:
+            real = self._real(base, base, specs, own, concept)
+            self._base_values[which] = self.metric.estimate(generated=self._sample(base, specs, concept), real=real).value
+        return self._base_values[which]
 
     def _heard(self, model: Keyed, specs: Sequence[ImageSpec]) -> list[ImageSpec]:
         said = model[0].heard.get(self.measure.judge, {})
@@ -138,11 +155,14 @@ class SetScores:
             return self._sample(base, self._heard(base, there), concept)
         if self.metric.beside == "others":
             return self._sample(model, self._heard(model, self._others(own)), concept)
-        said, _ = self._reference(own)
-        first = self.looker.asked(own[0]).concept
-        n = len(next(iter(said.values())))
-        readings = [self.metric.reading(_of_reference(first, {k: v[i] for k, v in said.items()}), concept) for i in range(n)]
-        return Sample(np.stack(readings) if readings else np.zeros((0, 1)), [f"reference-{i}" for i in range(n)])
+        said, digest = self._reference(own)
+        place = digest, concept.name if concept else ALL
+        if place not in self._references:
+            first = self.looker.asked(own[0]).concept
+            n = len(next(iter(said.values())))
+            readings = [self.metric.reading(_of_reference(first, {k: v[i] for k, v in said.items()}), concept) for i in range(n)]
+            self._references[place] = Sample(np.stack(readings) if readings else np.zeros((0, 1)), [f"reference-{i}" for i in range(n)])
+        return self._references[place]
 
     def _reference(self, own: Sequence[ImageSpec]) -> tuple[dict[str, NDArray[Any]], str]:
         assert self.references is not None

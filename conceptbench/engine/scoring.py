@@ -184,7 +184,7 @@ class TaskScores:
         """The row of a metric of images on a group of them."""
         estimate, base, delta = estimate_of(metric, group, values), None, NOTHING
         if metric.needs == "images":
-            base = estimate_of(metric, group, of_base).value
+            base = value_of(metric, group, of_base)
             if compared:
                 delta = difference_of(metric, group, values, of_base)
         partial = any(not values.heard[j] for j, _ in group.images) or estimate.failed > 0
@@ -216,6 +216,15 @@ def estimate_of(metric: Metric, group: Group, values: Values) -> Estimate:
         note = f"{outside} of {len(group.images)} images do not count"
         estimate = estimate.model_copy(update={"reason": f"{estimate.reason}; {note}" if estimate.reason else note})
     return summed(estimate) if metric.total else estimate
+
+
+def value_of(metric: Metric, group: Group, values: Values) -> float | None:
+    """The value that :func:`estimate_of` gives, without its interval."""
+    numbers = [v for j, _ in group.images if values.heard[j] and values.counted[j] and (v := values.of[j]) is not None]
+    if not numbers:
+        return None
+    mean = sum(numbers) / len(numbers)
+    return mean * len(numbers) if metric.total else mean
 
 
 def summed(estimate: Estimate) -> Estimate:

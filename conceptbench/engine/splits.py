@@ -9,7 +9,7 @@ from dataclasses import replace
 from conceptbench.core.results import Estimate, ResultRow
 from conceptbench.core.schemas import Suite
 from conceptbench.engine.rows import ALL, NOTHING
-from conceptbench.engine.scoring import ROLES, Group, TaskScores, Values, difference_of, estimate_of
+from conceptbench.engine.scoring import ROLES, Group, TaskScores, Values, difference_of, estimate_of, value_of
 from conceptbench.engine.seen import Model
 
 
@@ -55,7 +55,7 @@ def _of_model(splits: Sequence[TaskScores], model: tuple[str, str], base: tuple[
             kept = {k: v for k, v in one.extra.items() if k in ("train_seed", "plugin_sha256")}  # what the splits' erasures share
             shown = Model(*model, key_of=lambda _: "", heard={}, extra={"train_seed": None, **kept})
             paired = metric.needs == "images"
-            base_value = estimate_of(metric, group, of_base).value if paired else None
+            base_value = value_of(metric, group, of_base) if paired else None
             delta = difference_of(metric, group, values, of_base) if paired and model != base else NOTHING
             partial = not all(values.heard) or estimate.failed > 0
             maker = replace(splits[0].maker, task=ALL)

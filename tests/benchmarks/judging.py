@@ -1,9 +1,9 @@
 """What judging costs: each judge alone, and all metrics of a suite together against the sum of the judges alone.
 
-The images are an erasure's, as bytes in memory. A judge alone looks at all of them, a batch at a time; an image-text judge also
-embeds the texts that the suite's metrics ask about. All together: every judge looks, what it says is stored, and all rows and
-records of all tasks are computed, derived metrics and comparisons with the base included. Reference sets and the base are judged
-before, weight changes and probes are no judging. Required of the sum: at most 1.3 times the judges alone.
+The images are another model's than the base's, as bytes in memory. A judge alone looks at all of them, a batch at a time. All
+together: every judge looks, what it says is stored, and all rows and records of the model on all tasks are computed, derived
+metrics and comparisons with the base included. What a run does once for all models is done before: the base and the reference
+sets are judged and scored, texts are embedded. Weight changes and probes are no judging. Required: at most 1.3 times the judges alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from conceptbench.engine.images import BASE, ImageSpec
 from conceptbench.engine.judging import Hearing
 from conceptbench.engine.run import Runner
 from conceptbench.engine.scoring import TaskScores
-from conceptbench.engine.seen import Model, TextBook
+from conceptbench.engine.seen import Model
 from conceptbench.engine.store import Store
 from conceptbench.models.sampling import threads
 
@@ -33,11 +33,11 @@ OTHER = "another model"
 
 @dataclass(frozen=True)
 class Scene:
-    """A suite whose base is judged, and the pixels of another model's images."""
+    """A suite whose base is judged and scored, and the pixels of another model's images."""
 
     runner: Runner
     tasks: dict[str, list[ImageSpec]]
-    base: dict[str, Model]
+    scores: dict[str, TaskScores]
     pixels: dict[str, NDArray[np.uint8]]
 
     @property
@@ -58,7 +58,7 @@ def run(settings: Settings) -> list[Row]:
     suite = plan.suite.model_copy(update={"metrics": tuple(m for m in plan.suite.metrics if m.metric not in ("m_score", "attention_map")), "floor": None})
     with threads(settings.threads), tempfile.TemporaryDirectory() as folder:
         scene = prepared(Runner(base, replace(plan, suite=suite), Store(Path(folder))))
-        score_all(scene)  # everything is allocated and every text and reference set is known
+        score_all(scene)  # everything is allocated
         alone: list[dict[str, float]] = []
 
         def judges(_round: int) -> float:
@@ -73,37 +73,25 @@ def prepared(runner: Runner) -> Scene:
     """Draws the base's images, judges them, and takes the base's own, in another order, for another model's images."""
     runner.run()
     tasks = {t.id: list(runner.plan.images[t.id]) for t in runner.plan.suite.tasks}
-    base = {t.id: runner.base_model(t) for t in runner.plan.suite.tasks}
+    scores = {t.id: runner.task_scores(t, tasks[t.id]) for t in runner.plan.suite.tasks}
+    for task in runner.plan.suite.tasks:
+        scores[task.id].score(runner.base_model(task), is_base=True)
     pixels = {}
     for task, specs in tasks.items():
         pixels[task] = np.roll(runner.store.read_images([s.key(runner.plan.info, BASE) for s in specs]), 1, axis=0)
-    return Scene(runner, tasks, base, pixels)
+    return Scene(runner, tasks, scores, pixels)
 
 
 def judge_alone(scene: Scene, name: str) -> None:
-    """One judge looks at all images and embeds all texts."""
+    """One judge looks at all images."""
     judge: Any = scene.runner.measures.judges[name]
     for task, indices in scene.batches():
         pixels = scene.pixels[task][indices]
         judge(pixels, pixels) if judge.card.role == "distance" else judge(pixels)
-    if judge.card.role == "image-text":
-        judge.encode_texts(texts_of(scene, name))
-
-
-def texts_of(scene: Scene, judge: str) -> list[str]:
-    """The distinct texts that the suite's metrics ask an image-text judge about."""
-    found: dict[str, None] = {}
-    for task in scene.runner.plan.suite.tasks:
-        scores = scene.runner.task_scores(task, scene.tasks[task.id])
-        for measure in scene.runner.measures.of_images():
-            if measure.judge == judge:
-                asked = [scores.looker.asked(s) for s in scene.tasks[task.id] if measure.asks_about(scores.concepts[s.concept], s.role)]
-                found.update(dict.fromkeys(t for a in asked for t in measure.metric.texts(a)))
-    return list(found)
 
 
 def score_all(scene: Scene) -> None:
-    """Every judge looks and is stored, then all rows and records of all tasks."""
+    """Every judge looks and is stored, then all rows and records of the model on all tasks."""
     runner = scene.runner
     with tempfile.TemporaryDirectory() as folder:
         # what was judged goes to a store of its own, so that nothing is known from the round before; partners come from the first
@@ -111,12 +99,8 @@ def score_all(scene: Scene) -> None:
         for task, indices in scene.batches():
             specs = [scene.tasks[task][i] for i in indices]
             hearing.look([f"{task}/{i}" for i in indices], specs, scene.pixels[task][indices])
-        book = TextBook(runner.measures.judges)
-        for task in runner.plan.suite.tasks:
-            specs = scene.tasks[task.id]
-            scores = TaskScores(runner.plan.suite, task, specs, runner.measures, runner.common(), book, runner.references)
-            scores.score(scene.base[task.id], is_base=True)
-            places = {id(s): f"{task.id}/{i}" for i, s in enumerate(specs)}
+        for task, scores in scene.scores.items():
+            places = {id(s): f"{task}/{i}" for i, s in enumerate(scene.tasks[task])}
             scores.score(Model(OTHER, "", lambda s, p=places: p[id(s)], hearing.said, {"train_seed": None}, whole=False), is_base=False)
 
 
@@ -137,9 +121,7 @@ def rows(scene: Scene, rounds: list[tuple[float, float]], alone: list[dict[str, 
     value, spread = middle([ours / judges for ours, judges in rounds])
     seconds = [middle([r[i] for r in rounds])[0] for i in (0, 1)]
     measures = scene.runner.measures
-    how = (
-        f"{scene.images} images, {len(measures.order)} metrics, {len(measures.judges)} judges; rows and records of {len(scene.tasks)} tasks, base and one model"
-    )
+    how = f"{scene.images} images, {len(measures.order)} metrics, {len(measures.judges)} judges; rows and records of one model on {len(scene.tasks)} tasks"
     found = [Row("judging: all metrics together", f"{seconds[0]:.2f} s", f"{seconds[1]:.2f} s", value, "x", ("at most", REQUIRED), spread, how)]
     for name in measures.judges:
         own, of_rounds = middle([1000 * a[name] / scene.images for a in alone])
