@@ -13,7 +13,7 @@ from conceptbench.core.schemas import Sampler
 from conceptbench.erasers.shared.latents import NoisyBatch, TrajectoryBank, partly_denoised
 from conceptbench.erasers.shared.loop import TrainingConfig, train, trainable
 from conceptbench.models.base import Base
-from conceptbench.models.eraser import Context, Eraser, EraserConfig, EraseRequest, Load
+from conceptbench.models.eraser import Context, Eraser, EraserConfig, EraseRequest, Load, Supports
 from conceptbench.models.erasure import Erasure, values_of
 
 
@@ -58,6 +58,7 @@ class ESD(Eraser[ESDConfig]):
             "full": {"parameters": "full"},
         }
     )
+    supports = Supports(iterative=True)
 
     @classmethod
     def load(cls, config: ESDConfig, targets: int) -> Load:  # noqa: ARG003 - targets take turns

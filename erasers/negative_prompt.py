@@ -13,9 +13,11 @@ class NegativePromptConfig(EraserConfig):
     """Options.
 
     Attributes:
+        text: what to guide away from; None for the targets' phrases.
         separator: between several targets' phrases.
     """
 
+    text: str | None = None
     separator: str = ", "
 
 
@@ -30,5 +32,5 @@ class NegativePrompt(Eraser[NegativePromptConfig]):
 
     def erase(self, base: Base, request: EraseRequest, config: NegativePromptConfig, ctx: Context) -> Erasure:
         """Names the targets to the runtime."""
-        text = config.separator.join(phrase for concept in request.targets for phrase in concept.phrases)
-        return Erasure(runtime=RuntimeSpec("negative-prompt", {"text": text}))
+        phrases = config.separator.join(phrase for concept in request.targets for phrase in concept.phrases)
+        return Erasure(runtime=RuntimeSpec("negative-prompt", {"text": phrases if config.text is None else config.text}))

@@ -13,7 +13,7 @@ from torch import Tensor
 from conceptbench.core.schemas import Concept
 from conceptbench.erasers.shared.spans import Span, aligned_tokens, all_tokens
 from conceptbench.models.base import Base
-from conceptbench.models.eraser import Context, Eraser, EraserConfig, EraseRequest
+from conceptbench.models.eraser import Context, Eraser, EraserConfig, EraseRequest, Supports
 from conceptbench.models.erasure import Erasure
 
 
@@ -29,6 +29,7 @@ class UCEConfig(EraserConfig):
         erase_scale: alpha_e.
         preserve_scale: alpha_p; None for max(0.1, 1 / number of kept texts).
         ridge: lambda, the pull towards the old weights.
+        prefix: pair the tokens before those of a target, which are the same in the guide's text, with themselves, as TIME does.
         texts: in how many of its training templates each phrase of a concept is used; 1 is the bare phrase.
     """
 
@@ -40,6 +41,7 @@ class UCEConfig(EraserConfig):
     erase_scale: float = Field(default=1.0, ge=0)
     preserve_scale: float | None = Field(default=None, ge=0)
     ridge: float = Field(default=0.5, gt=0)
+    prefix: bool = False
     texts: int = Field(default=1, ge=1)
 
 
@@ -64,6 +66,12 @@ def closed_form(weight: Tensor, erase: Tensor, guide: Tensor, keep: Tensor, *, r
     return torch.linalg.solve(left, right.T).T.to(weight.dtype)
 
 
+def shared_tokens(base: Base, text: str, guide: str) -> Tensor:
+    """(n, D) embeddings of the tokens that two texts begin with alike, the start token among them; an encoder that is causal gives the same for both."""
+    same = [a == b for a, b in zip(base.tokenize(text), base.tokenize(guide), strict=True)]
+    return all_tokens(base, text)[: (*same, False).index(False)]
+
+
 class UCE(Eraser[UCEConfig]):
     """Replaces every attn2 K and V by the closed form; no data, no training."""
 
@@ -72,11 +80,14 @@ class UCE(Eraser[UCEConfig]):
     reference = "Gandikota et al. 2024, arXiv:2308.14761"
     Config: ClassVar[type[EraserConfig]] = UCEConfig
     variants = MappingProxyType({"": {}, "plain": {"preserve": False}})
+    supports = Supports(iterative=True)
 
     def erase(self, base: Base, request: EraseRequest, config: UCEConfig, ctx: Context) -> Erasure:
         """Edits all targets at once."""
         base.encode([text for c in request.targets for text, _, guide, _ in self._pairs(c, config) for text in (text, guide)])  # in whole batches
         pairs = [aligned_tokens(base, *pair, config.span) for concept in request.targets for pair in self._pairs(concept, config)]
+        if config.prefix:
+            pairs += [(x, x) for c in request.targets for text, _, guide, _ in self._pairs(c, config) for x in [shared_tokens(base, text, guide)]]
         erase, guide = torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])
         kept = [(t, p) for c in request.retained for p in c.phrases for t in [tpl.format(p) for tpl in c.templates][: config.texts]] if config.preserve else []
         base.encode(["", *(text for text, _ in kept)])

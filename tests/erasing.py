@@ -17,11 +17,14 @@ class PlainContext:
         self.generator = torch.Generator().manual_seed(seed)
         self.losses: list[float] = []
 
-    def images(self, concept, n):
+    def images(self, concept, n, folder=None):
         raise NotImplementedError
 
     def once(self, name, make):
         return make()
+
+    def shared(self, name, key, make):
+        return make(torch.Generator().manual_seed(0))
 
     def saved(self):
         return None

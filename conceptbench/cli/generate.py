@@ -14,7 +14,13 @@ def generate(
     texts: Annotated[list[str] | None, typer.Argument(help="Prompts. Or give --prompts.")] = None,
     prompts: Annotated[str | None, typer.Option("--prompts", help="A prompt set's name or a CSV file with columns prompt_id, text, concept.")] = None,
     checkpoint: Annotated[str | None, typer.Option("--checkpoint", "-c", help="An erasure file of ours, or weights made elsewhere.")] = None,
-    concept: Annotated[list[str] | None, typer.Option("--concept", help="Apply only this concept's part of a separable erasure; repeat for more.")] = None,
+    concepts: Annotated[
+        str | None, typer.Option("--concepts", help="a,b: apply only these concepts' parts of a separable erasure; with --recover: bring only these back.")
+    ] = None,
+    recover: Annotated[bool, typer.Option("--recover", help="Bring what was erased back with the erasure's hidden artefact, e.g. KPOP's prompt.")] = False,
+    recover_with: Annotated[
+        str, typer.Option("--recover-with", help="With --recover: another target's artefact by its name, or 'random': one of the same norm.")
+    ] = "",
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the images and manifest.csv.")] = Path("images"),
     base: Annotated[str, typer.Option("--base", help="A name, a diffusers folder or a hub id.")] = "mini",
     number: Annotated[int, typer.Option("--number", "-n", min=1, help="Images a prompt.")] = 1,
@@ -37,7 +43,7 @@ def generate(
     from conceptbench.core.errors import UserInputError
     from conceptbench.core.manifests import load_prompts
     from conceptbench.core.schemas import Prompt
-    from conceptbench.engine.drawing import draw_folder, sampler_of
+    from conceptbench.engine.drawing import chosen_part, draw_folder, sampler_of
     from conceptbench.engine.session import Session, Stop
     from conceptbench.engine.store import Store
     from conceptbench.models.checkpoints import load_checkpoint
@@ -49,8 +55,9 @@ def generate(
     options.check_device(device)
     loaded = load_base(base, device=device, precision=precision, compiled=compiled)
     erasure = load_checkpoint(Path(checkpoint), loaded) if checkpoint else None
+    erasure = chosen_part(erasure, [c.strip() for c in concepts.split(",")] if concepts else None, recover, recover_with)
     sampler = sampler_of(loaded.info.tier, scheduler, steps, guidance, size)
     with Stop().on_signals() as stop:
         session = Session(reporter=reporter(), stop=stop, batch=batch)
-        manifest = draw_folder(loaded, rows, sampler, output, Store(options.store_root(store)), session, erasure, concept, number=number, seed=seed)
+        manifest = draw_folder(loaded, rows, sampler, output, Store(options.store_root(store)), session, erasure, number=number, seed=seed)
     print(manifest)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 Suite = Annotated[str, typer.Argument(help="A suite's name or a YAML file.")]
 Erasers = Annotated[
-    list[str] | None, typer.Option("--eraser", "-e", help="NAME[-VARIANT][:PRESET] or FILE.py[:Class]; repeat for more. Default: the suite's line-up.")
+    list[str] | None,
+    typer.Option("--eraser", "-e", help="NAME[-VARIANT][:PRESET][,OPTION=VALUE...] or FILE.py[:Class]; repeat for more. Default: the suite's line-up."),
 ]
 BaseName = Annotated[str | None, typer.Option("--base", help="Another base: a name, a diffusers folder or a hub id.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only so many prompts a concept; the run is marked limited.")]
@@ -75,6 +76,7 @@ def planned(asked: Mapping[str, Any]) -> tuple[Base, Plan]:
     for path in asked.get("plugin") or ():
         ERASERS.add_file(path)
     from conceptbench.engine.brought import checkpoint_entries
+    from conceptbench.engine.erasing import check_requests
     from conceptbench.engine.lineup import resolve
     from conceptbench.engine.plan import make_plan
     from conceptbench.models.families import load_base
@@ -89,7 +91,9 @@ def planned(asked: Mapping[str, Any]) -> tuple[Base, Plan]:
     base = load_base(base_name, device=asked["device"], precision=asked.get("precision", "fp32"), compiled=asked.get("compiled", False))
     entries = {e.spec: e for e in (*(resolve(spec, family=base.info.family, tier=base.info.tier) for spec in specs), *brought)}
     split: Split | None = "development" if asked.get("development") else None
-    return base, make_plan(suite, base.info, list(entries.values()), limit=asked.get("limit"), train_seed=asked["seed"], split=split)
+    plan = make_plan(suite, base.info, list(entries.values()), limit=asked.get("limit"), train_seed=asked["seed"], split=split)
+    check_requests(base, plan.suite, plan.erasures, plan.train_seed)
+    return base, plan
 
 
 def chosen_tasks(suite: SuiteSchema, names: list[str] | None) -> SuiteSchema:

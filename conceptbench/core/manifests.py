@@ -190,5 +190,5 @@ def load_suite(name: str) -> Suite:
 def task_concepts(suite: Suite, task: Task) -> dict[str, Concept]:
     """The concepts of a task by name, targets first, with the task's anchors put in."""
     concepts = load_concepts(suite.concepts)
-    chosen = {n: concepts[n] for n in (*task.targets, *task.retained)}
+    chosen = {n: concepts[n] for n in (*task.targets, *task.retained, *task.unseen)}
     return {n: c.model_copy(update={"anchor": task.anchors[n]}) if n in task.anchors else c for n, c in chosen.items()}

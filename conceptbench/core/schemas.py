@@ -117,22 +117,56 @@ class PromptSource(Strict):
 
 
 class Task(Strict):
-    """What one erasure must remove and must leave alone. There is one erasure per eraser and task."""
+    """What one erasure must remove and must leave alone. There is one erasure per eraser and task.
+
+    Attributes:
+        targets: erased, in this order where the order counts.
+        retained: kept; erasers are told, and some use it.
+        unseen: measured as what must be kept, but no eraser is told: how far does it reach?
+        restored: targets that are brought back before anything is measured: by leaving out their part of a separable erasure, or by a
+            hidden artefact. They are measured as what must be kept. Tasks that differ in this only share their erasure.
+        restore_with: whose hidden artefact brings them back: their own if empty, another target's by its name, or ``random``: one of
+            the same norm.
+        mode: all targets ``together``; ``in-turn``: the second from the model without the first, and so on; ``apart``: each alone
+            from the base, and then all changes summed.
+        anchors: target -> anchor, in place of the concept's own.
+        prompts: what is drawn.
+    """
 
     id: str
     targets: tuple[str, ...] = Field(min_length=1)
     retained: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
+    restored: tuple[str, ...] = ()
+    restore_with: str = ""
+    mode: Literal["together", "in-turn", "apart"] = "together"
     anchors: dict[str, str] = {}
     prompts: PromptSource
 
+    @property
+    def erased(self) -> tuple[str, ...]:
+        """What is measured as a target."""
+        return tuple(t for t in self.targets if t not in self.restored)
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """What is measured as retained."""
+        return (*self.restored, *self.retained, *self.unseen)
+
     @model_validator(mode="after")
     def _disjoint(self) -> Task:
-        both = sorted(set(self.targets) & set(self.retained))
-        if both:
-            raise ValueError(f"both target and retained: {', '.join(both)}")
-        strangers = sorted(set(self.anchors) - set(self.targets))
-        if strangers:
-            raise ValueError(f"anchors for what is no target: {', '.join(strangers)}")
+        for one, other in (("targets", "retained"), ("targets", "unseen"), ("retained", "unseen")):
+            both = sorted(set(getattr(self, one)) & set(getattr(self, other)))
+            if both:
+                raise ValueError(f"both {one.removesuffix('s')} and {other}: {', '.join(both)}")
+        for name, chosen in (("anchors for", self.anchors), ("restored", self.restored)):
+            strangers = sorted(set(chosen) - set(self.targets))
+            if strangers:
+                raise ValueError(f"{name} what is no target: {', '.join(strangers)}")
+        if self.restore_with not in ("", "random", *self.targets):
+            raise ValueError(f"restore_with is {self.restore_with!r}; allowed: random, or one of the targets: {', '.join(self.targets)}")
+        if self.restore_with and not self.restored:
+            raise ValueError("restore_with says how, but nothing is restored: name targets in restored")
         return self
 
 

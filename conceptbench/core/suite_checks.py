@@ -18,7 +18,7 @@ def card_before_training(name: str, spec: TrainedJudgeSpec) -> JudgeCard:
 
 def concepts_of(tasks: Iterable[Task]) -> list[str]:
     """Names of the concepts of tasks, each once."""
-    return list(dict.fromkeys(n for t in tasks for n in (*t.targets, *t.retained)))
+    return list(dict.fromkeys(n for t in tasks for n in (*t.targets, *t.retained, *t.unseen)))
 
 
 def unknown_concepts(document: Document, tasks: Mapping[int, Task], known: Iterable[str]) -> list[Problem]:
@@ -27,7 +27,7 @@ def unknown_concepts(document: Document, tasks: Mapping[int, Task], known: Itera
     return [
         unknown(document.path, document.line(("tasks", i, role, j)), f"concept of task {task.id!r}", concept, names)
         for i, task in tasks.items()
-        for role, chosen in (("targets", task.targets), ("retained", task.retained))
+        for role, chosen in (("targets", task.targets), ("retained", task.retained), ("unseen", task.unseen))
         for j, concept in enumerate(chosen)
         if concept not in names
     ]

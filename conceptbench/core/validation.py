@@ -175,7 +175,7 @@ def _coverage_problems(parts: Parts, sets: Mapping[str, PromptFile], concepts: C
     seen: set[tuple[str, str, str]] = set()
     for i, task in parts.tasks.items():
         source = task.prompts
-        for role, names in (("targets", task.targets), ("retained", task.retained)):
+        for role, names in (("targets", task.targets), ("retained", task.retained), ("unseen", task.unseen)):
             for j, name in enumerate(names):
                 file = sets.get(source.set)
                 if file is None or (source.set, source.split, name) in seen or (concepts is not None and name not in concepts.positions):

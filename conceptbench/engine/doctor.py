@@ -211,7 +211,7 @@ class Doctor:
 def _check_data(suite: Suite) -> None:
     load_concepts(suite.concepts)
     for task in suite.tasks:
-        prompts_for(task.prompts.set, task.prompts.split, [*task.targets, *task.retained])
+        prompts_for(task.prompts.set, task.prompts.split, [*task.erased, *task.kept])
 
 
 # -- the machine -----------------------------------------------------------------------------------------------------

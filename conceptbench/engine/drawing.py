@@ -63,6 +63,34 @@ def specs_of(rows: Sequence[Prompt], sampler: Sampler, number: int, seed: int) -
     ]
 
 
+def chosen_part(erasure: Erasure | None, concepts: Sequence[str] | None, recover: bool, recover_with: str) -> Erasure | None:
+    """What of an erasure is applied.
+
+    Args:
+        erasure: None for the base.
+        concepts: only these parts of a separable erasure, or with ``recover`` what is brought back; None for all.
+        recover: bring targets back with what is hidden in it.
+        recover_with: whose; see :meth:`Erasure.restoring`.
+
+    Raises:
+        UserInputError: there is nothing to choose from, or nothing to recover with.
+    """
+    if erasure is None:
+        if concepts or recover:
+            raise UserInputError("--concepts and --recover are about an erasure, and none is given", "give --checkpoint")
+        return None
+    if recover_with and not recover:
+        raise UserInputError(f"--recover-with {recover_with!r} says how to recover, and --recover is not given", "add --recover")
+    if not recover:
+        return erasure.part(concepts)
+    if erasure.recovery is None:
+        raise UserInputError(
+            "--recover needs an erasure with a hidden artefact, and this one has none",
+            "an exported file never has it; for an erasure with parts, choose with --concepts which are applied",
+        )
+    return erasure.restoring(concepts or erasure.meta.get("targets", []), recover_with)
+
+
 def draw_folder(
     base: Base,
     rows: Sequence[Prompt],
@@ -71,7 +99,6 @@ def draw_folder(
     store: Store,
     session: Session,
     erasure: Erasure | None = None,
-    concepts: Sequence[str] | None = None,
     *,
     number: int = 1,
     seed: int = 0,
@@ -86,18 +113,15 @@ def draw_folder(
         store: where images are kept by content.
         session: reporter, stop, batch.
         erasure: applied while drawing; None for the base.
-        concepts: only these parts of a separable erasure; None for all.
         number: images a prompt.
         seed: of rows without one.
 
     Returns:
         The manifest's path.
     """
-    if concepts and erasure is None:
-        raise UserInputError("--concept chooses parts of an erasure, and none is given", "give --checkpoint")
     specs = specs_of(rows, sampler, number, seed)
-    model = BASE if erasure is None else erasure.part(concepts).weights_hash()
-    with nullcontext() if erasure is None else erasure.applied(base, concepts):
+    model = BASE if erasure is None else erasure.weights_hash()
+    with nullcontext() if erasure is None else erasure.applied(base):
         generate_alone(base, specs, model, store, session, what="images")
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

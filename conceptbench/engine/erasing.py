@@ -6,23 +6,22 @@ import contextlib
 import resource
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 
 from conceptbench.core.errors import BaseChangedError, ConceptBenchError, PluginError, StoreError, UnitFailedError
-from conceptbench.core.manifests import task_concepts
 from conceptbench.core.schemas import Suite
 from conceptbench.core.seeds import training_seed
+from conceptbench.engine.joining import joined
 from conceptbench.engine.lineup import CHECKPOINT
-from conceptbench.engine.plan import EraseUnit
+from conceptbench.engine.plan import EraseUnit, request_of
 from conceptbench.engine.session import Session
 from conceptbench.engine.store import Store
 from conceptbench.engine.training import TrainingContext
 from conceptbench.engine.watching import watcher_of
 from conceptbench.models.base import Base
-from conceptbench.models.eraser import EraseRequest
 from conceptbench.models.erasure import Erasure
 from conceptbench.models.families import component_hashes
 from conceptbench.models.sampling import threads
@@ -65,26 +64,53 @@ def erase(base: Base, unit: EraseUnit, suite: Suite, store: Store, *, train_seed
     stored = stored_erasure(store, unit.key)
     if stored is not None:
         return stored, False
+    # before its own lock is taken: parts are shared by tasks, and two tasks could wait for each other
+    parts = [erase(base, part, suite, store, train_seed=train_seed, session=session)[0] for part in unit.parts]
     with store.lock(unit.key, session.stop.check):
         stored = stored_erasure(store, unit.key)
         if stored is not None:
             return stored, False
         with session.journal.stage("erase", unit.name):
-            return _make(base, unit, suite, store, train_seed, session), True
+            if parts:
+                erasure = joined(parts, unit)
+                erasure.save(store.erasure_path(unit.key))
+            else:
+                erasure = _make(base, unit, suite, store, train_seed, session)
+            return erasure, True
+
+
+def check_requests(base: Base, suite: Suite, units: Sequence[EraseUnit], train_seed: int) -> None:
+    """Refuses, before anything is made, what an eraser cannot do for this base.
+
+    Raises:
+        UserInputError: the eraser's own reason.
+    """
+    for unit in units:
+        for part in unit.parts or (unit,):
+            part.entry.eraser.check(base, request_of(suite, part, train_seed), part.entry.config)
+
+
+def _earlier(unit: EraseUnit, store: Store) -> list[Erasure]:
+    """The erasures that this one goes on from, the first one first; they are in the store by now."""
+    if unit.after is None:
+        return []
+    last = stored_erasure(store, unit.after.key)
+    if last is None:
+        raise StoreError(f"the erasure {unit.after.name} went away while {unit.name} was made from it", "run again: it is made anew")
+    return [*_earlier(unit.after, store), last]
 
 
 def _make(base: Base, unit: EraseUnit, suite: Suite, store: Store, train_seed: int, session: Session) -> Erasure:
-    concepts = task_concepts(suite, unit.task)
-    request = EraseRequest(
-        targets=tuple(concepts[n] for n in unit.task.targets), retained=tuple(concepts[n] for n in unit.task.retained), sampler=suite.sampler, seed=train_seed
-    )
+    request = request_of(suite, unit, train_seed)
     seed = training_seed(train_seed, unit.entry.label, *unit.task.targets)
     context = TrainingContext(base, suite, store, unit.key, unit.name, seed, session, watcher_of(suite, request.targets[0]))
     session.reporter.begin(f"erase {unit.name}", getattr(unit.entry.config, "steps", 1))
     if base.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(base.device)
     try:
-        with training_threads(base):
+        with training_threads(base), contextlib.ExitStack() as earlier:
+            for before in _earlier(unit, store):
+                earlier.enter_context(before.applied(base))
             erasure = _guarded(lambda: unit.entry.eraser().erase(base, request, unit.entry.config, context), unit)
     finally:
         session.reporter.end()
@@ -96,6 +122,7 @@ def _make(base: Base, unit: EraseUnit, suite: Suite, store: Store, train_seed: i
         eraser=unit.entry.label,
         preset=unit.entry.preset,
         task=unit.task.id,
+        targets=list(unit.task.targets),
         config=unit.entry.config.model_dump(mode="json"),
         train_seed=train_seed if measured else None,
         base=base.info.components,

@@ -93,7 +93,7 @@ class Images(Sequence[ImageSpec]):
     def __init__(self, suite: Suite, task: Task, limit: int | None = None) -> None:
         self._suite, self._task = suite, task
         self._rows: list[tuple[Role, Prompt]] = []
-        roles: tuple[tuple[Role, tuple[str, ...]], ...] = (("target", task.targets), ("retained", task.retained))
+        roles: tuple[tuple[Role, tuple[str, ...]], ...] = (("target", task.erased), ("retained", task.kept))
         for role, names in roles:
             rows = defaultdict(list)
             for row in prompts_for(task.prompts.set, task.prompts.split, list(names)) if names else ():

@@ -1,14 +1,17 @@
-"""Who runs: turns ``esd-x:paper`` or ``my_method.py:MyEraser`` into a class, its options and the hash of its source."""
+"""Who runs: turns ``esd-x:paper,lr=1e-4`` or ``my_method.py:MyEraser`` into a class, its options and the hash of its source."""
 
 from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
 from conceptbench.core.errors import UserInputError, nearest, unknown_name
@@ -22,13 +25,21 @@ CHECKPOINT = "checkpoint"
 """What stands in place of a preset for weights that were made elsewhere."""
 
 
+class OptionLoader(yaml.SafeLoader):
+    """Safe YAML in which ``1e-3`` is a number."""
+
+
+OptionLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)$"), list("-+.0123456789"))
+
+
 @dataclass(frozen=True)
 class Entry:
     """One eraser of a line-up.
 
     Attributes:
         label: name and variant, the row's ``eraser``: ``esd-x``.
-        preset: name of the preset, the row's ``preset``; ``default`` where the eraser has none.
+        preset: name of the preset, the row's ``preset``; ``default`` where the eraser has none. With options of the user's own behind
+            it: ``mini,lr=0.001``.
         eraser: the class.
         config: its options.
         source_sha256: of the plugin's source and what it shares with others.
@@ -65,12 +76,12 @@ def _split_name(label: str) -> tuple[str, str]:
 
 def _resolve_file(spec: str) -> str | None:
     """Registers ``file.py`` or ``file.py:Class`` (and ``:preset`` after it) and returns the rest of the spec."""
-    parts = re.fullmatch(r"(.+\.py)(?::([^:]*))?(?::(.*))?", spec)
+    parts = re.fullmatch(r"(.+\.py)(?::([^:,]*))?(?::([^,]*))?(,.*)?", spec)
     if parts is None:
         return None
-    path, attribute, preset = parts.groups()
+    path, attribute, preset, options = parts.groups()
     name = ERASERS.add_file(Path(path), attribute or None)
-    return f"{name}:{preset}" if preset else name
+    return (f"{name}:{preset}" if preset else name) + (options or "")
 
 
 @functools.cache
@@ -81,8 +92,28 @@ def shared_source_hash() -> str:
     return key_of(sources)
 
 
-def config_for(eraser: type[Eraser[Any]], variant: str, preset: str, family: str) -> EraserConfig:
-    """Options of an eraser: the preset's for all families, the family's, then the variant's.
+def split_options(preset: str) -> tuple[str, dict[str, Any]]:
+    """``mini,lr=1e-3,steps=50`` to (``mini``, {lr: 0.001, steps: 50}); values are read as YAML.
+
+    Raises:
+        UserInputError: a part is no ``name=value``, a name stands there twice, or a value is no YAML.
+    """
+    name, *parts = preset.split(",")
+    options: dict[str, Any] = {}
+    for part in parts:
+        key, sign, text = part.partition("=")
+        key = key.strip()
+        if not sign or not key or key in options:
+            raise UserInputError(f"{part!r} in {preset!r} is no option" + (" of its own" if key in options else ""), "write options as PRESET,NAME=VALUE,...")
+        try:
+            options[key] = yaml.load(text, OptionLoader)  # noqa: S506 - a safe loader
+        except yaml.YAMLError as error:
+            raise UserInputError(f"the value {text!r} of option {key!r} is not readable", "numbers, true, false, null and words are") from error
+    return name, options
+
+
+def config_for(eraser: type[Eraser[Any]], variant: str, preset: str, family: str, own: Mapping[str, Any] = MappingProxyType({})) -> EraserConfig:
+    """Options of an eraser: the preset's for all families, the family's, then the variant's, then the user's own.
 
     Raises:
         UserInputError: there is no such preset or variant, or a value is not allowed.
@@ -94,7 +125,7 @@ def config_for(eraser: type[Eraser[Any]], variant: str, preset: str, family: str
         raise unknown_name(f"preset of {eraser.name}", preset, presets or [DEFAULT_PRESET])
     values = presets.get(preset, {})
     chosen = variant or next(iter(eraser.variants))
-    options = {**values.get("all", {}), **values.get(family, {}), **eraser.variants[chosen], **values.get("variants", {}).get(chosen, {})}
+    options = {**values.get("all", {}), **values.get(family, {}), **eraser.variants[chosen], **values.get("variants", {}).get(chosen, {}), **own}
     try:
         return eraser.Config.model_validate(options)
     except ValidationError as error:
@@ -106,21 +137,24 @@ def config_for(eraser: type[Eraser[Any]], variant: str, preset: str, family: str
 
 
 def resolve(spec: str, *, family: str | None, tier: str) -> Entry:
-    """An entry from its spec: ``name[-variant][:preset]`` or ``file.py[:Class[:preset]]``.
+    """An entry from its spec: ``name[-variant][:preset][,option=value...]`` or ``file.py[:Class[:preset]]``.
 
     Args:
         spec: what the user or the suite wrote.
         family: of the base; presets differ by it. None if it is not known yet: then only names and options are checked.
         tier: the base's; ``mini`` bases use the preset ``mini`` unless told otherwise, others ``paper``.
     """
-    label, _, preset = (_resolve_file(spec) or spec).partition(":")
+    plain, comma, rest = (_resolve_file(spec) or spec).partition(",")
+    label, _, preset = plain.partition(":")
+    _, own = split_options(comma + rest)
     name, variant = _split_name(label)
     eraser: type[Eraser[Any]] = ERASERS.load(name)
     if not preset:
         preset = tier if tier in presets_of(name) else DEFAULT_PRESET
-    config = config_for(eraser, variant, preset, family or "")
+    config = config_for(eraser, variant, preset, family or "", own)
     if family is not None and family not in eraser.supports.families:
         raise UserInputError(f"{label} cannot erase from family {family!r}", f"it supports: {', '.join(eraser.supports.families)}")
     chosen = variant or next(iter(eraser.variants))
-    own = [c for c in eraser.__mro__ if c.__module__ not in ("builtins", "abc", "typing")]
-    return Entry(f"{name}-{chosen}" if chosen else name, preset, eraser, config, source_hash(own))
+    classes = [c for c in eraser.__mro__ if c.__module__ not in ("builtins", "abc", "typing")]
+    shown = "".join(f",{k}={v}" for k, v in own.items())
+    return Entry(f"{name}-{chosen}" if chosen else name, preset + shown, eraser, config, source_hash(classes))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 from conceptbench.core.errors import UserInputError
 from conceptbench.core.files import key_of
 from conceptbench.core.manifests import task_concepts
-from conceptbench.core.schemas import Concept, Sampler, Split, Suite, Task
+from conceptbench.core.schemas import Split, Suite, Task
 from conceptbench.engine.images import BASE, Images, ImageSpec, library_versions
 from conceptbench.engine.lineup import Entry, shared_source_hash
+from conceptbench.engine.pictures import folder_digest
 from conceptbench.engine.watching import watch_key
+from conceptbench.models.eraser import EraseRequest
 from conceptbench.models.info import BaseInfo
 
 BATCH = 32
@@ -18,11 +21,23 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class EraseUnit:
-    """One erasure to make: an entry of the line-up for a task."""
+    """One erasure to make: an entry of the line-up for a task, or for one of its targets where each is erased on its own.
+
+    Attributes:
+        entry: of the line-up.
+        task: its targets are erased.
+        key: of the erasure in the store; tasks that differ only in what is measured share it.
+        others: targets that other parts of the same erasure erase.
+        after: the unit on whose result this one goes on; its changes are applied to the base that the eraser gets.
+        parts: one a target, if each is erased on its own; their changes are joined.
+    """
 
     entry: Entry
     task: Task
     key: str
+    others: tuple[str, ...] = ()
+    after: EraseUnit | None = None
+    parts: tuple[EraseUnit, ...] = ()
 
     @property
     def name(self) -> str:
@@ -62,20 +77,80 @@ class Plan:
         """The same images without a line-up."""
         return replace(self, entries=(), erasures=())
 
+    def calls(self) -> list[EraseUnit]:
+        """Each call of an eraser, once: units without parts, and the parts of the others."""
+        return list({part.key: part for unit in self.erasures for part in unit.parts or (unit,)}.values())
+
     def distinct_base_images(self) -> list[ImageSpec]:
         """Images of the unmodified model, each once, whichever tasks ask for it."""
         by_key = {s.key(self.info, BASE): s for specs in self.images.values() for s in specs}
         return list(by_key.values())
 
 
-def request_of(task: Task, concepts: dict[str, Concept], sampler: Sampler, seed: int) -> dict[str, object]:
-    """What an erasure's key knows of its request: the concepts in full, so that an edited phrase makes a new erasure."""
-    return {
-        "targets": [concepts[n] for n in task.targets],
-        "retained": [concepts[n] for n in task.retained],
-        "sampler": sampler,
-        "seed": seed,
-    }
+def request_of(suite: Suite, unit: EraseUnit, seed: int) -> EraseRequest:
+    """What an eraser is asked: with the concepts in full, so that an edited phrase makes a new erasure."""
+    concepts = task_concepts(suite, unit.task)
+    targets, retained, others = (tuple(concepts[n] for n in names) for names in (unit.task.targets, unit.task.retained, unit.others))
+    return EraseRequest(targets, retained, suite.sampler, others, seed)
+
+
+def _unit(suite: Suite, info: BaseInfo, entry: Entry, task: Task, seed: int, others: tuple[str, ...] = (), after: EraseUnit | None = None) -> EraseUnit:
+    """A unit that the eraser is called for once."""
+    unit = EraseUnit(entry, task, "", others, after)
+    request = request_of(suite, unit, seed)
+    key = key_of(
+        {
+            "what": "erasure",
+            "base": info.components,
+            "eraser": entry.label,
+            "config": entry.config,
+            "folders": [folder_digest(Path(f)) for f in entry.config.folders()],
+            "source": entry.source_sha256,
+            "shared": shared_source_hash(),
+            "request": {f.name: getattr(request, f.name) for f in fields(request)},
+            "after": after and after.key,
+            "versions": library_versions(),
+            **watch_key(suite),
+            **({} if info.precision == "fp32" else {"precision": info.precision}),  # of reference images
+        }
+    )
+    return replace(unit, key=key)
+
+
+def _alone(task: Task, target: str) -> Task:
+    """The task of erasing one of a task's targets."""
+    anchors = {t: a for t, a in task.anchors.items() if t == target}
+    others = tuple(t for t in task.targets if t != target)  # its concepts stay known to it
+    return task.model_copy(update={"targets": (target,), "unseen": (*task.unseen, *others), "restored": (), "restore_with": "", "anchors": anchors})
+
+
+def erase_unit(suite: Suite, info: BaseInfo, entry: Entry, task: Task, seed: int) -> EraseUnit:
+    """The erasure of a task by an entry of the line-up, in parts where the task's mode says so."""
+    if task.mode == "together" or len(task.targets) == 1:
+        return _unit(suite, info, entry, task, seed)
+    parts: list[EraseUnit] = []
+    for i, target in enumerate(task.targets):
+        others = task.targets[:i] if task.mode == "in-turn" else tuple(t for t in task.targets if t != target)
+        after = parts[-1] if parts and task.mode == "in-turn" else None
+        parts.append(_unit(suite, info, entry, _alone(task, target), seed, others, after))
+    return EraseUnit(entry, task, key_of({"what": "erasure in parts", "parts": [p.key for p in parts]}), parts=tuple(parts))
+
+
+def _check_supported(entry: Entry, task: Task) -> None:
+    """Refuses what an eraser says that it cannot do."""
+    supports, several = entry.eraser.supports, len(task.targets) > 1
+    if several and task.mode == "together" and not supports.multi:
+        raise UserInputError(f"{entry.label} erases one target at a time, and task {task.id!r} has {len(task.targets)}", "mode: apart or in-turn")
+    if several and task.mode != "together" and not supports.iterative:
+        raise UserInputError(f"{entry.label} cannot erase targets {task.mode} as task {task.id!r} asks: its erasures do not add up", "mode: together")
+    separable = supports.restore or (several and task.mode != "together")
+    if task.restored and not (separable or supports.recover):
+        raise UserInputError(
+            f"{entry.label} cannot bring {', '.join(task.restored)} back as task {task.id!r} asks",
+            "leave it out; erasers with parts or a hidden artefact can, and so can others in mode apart or in-turn",
+        )
+    if task.restore_with and not supports.recover:
+        raise UserInputError(f"{entry.label} has nothing hidden to bring {', '.join(task.restored)} back with, and task {task.id!r} has restore_with")
 
 
 def make_plan(suite: Suite, info: BaseInfo, entries: list[Entry], *, limit: int | None = None, train_seed: int = 0, split: Split | None = None) -> Plan:
@@ -100,23 +175,7 @@ def make_plan(suite: Suite, info: BaseInfo, entries: list[Entry], *, limit: int 
         if entry.eraser.supports.needs_cfg and suite.sampler.guidance == 1:
             raise UserInputError(f"{entry.label} needs classifier-free guidance, and suite {suite.name!r} samples with guidance 1")
         for task in suite.tasks:
-            if len(task.targets) > 1 and not entry.eraser.supports.multi:
-                raise UserInputError(f"{entry.label} erases one target at a time, and task {task.id!r} has {len(task.targets)}")
-            request = request_of(task, task_concepts(suite, task), suite.sampler, train_seed)
-            key = key_of(
-                {
-                    "what": "erasure",
-                    "base": info.components,
-                    "eraser": entry.label,
-                    "config": entry.config,
-                    "source": entry.source_sha256,
-                    "shared": shared_source_hash(),
-                    "request": request,
-                    "versions": library_versions(),
-                    **watch_key(suite),
-                    **({} if info.precision == "fp32" else {"precision": info.precision}),  # of reference images
-                }
-            )
-            units.append(EraseUnit(entry, task, key))
+            _check_supported(entry, task)
+            units.append(erase_unit(suite, info, entry, task, train_seed))
     images = {t.id: Images(suite, t, limit) for t in suite.tasks}
     return Plan(suite, info, tuple(entries), images, tuple(units), train_seed, limit, split == "development")

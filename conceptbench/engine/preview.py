@@ -57,12 +57,15 @@ def duration(seconds: float) -> str:
 def preview(plan: Plan, store: Store, base: Base) -> Preview:
     """Counts a plan against the store and says how long the rest will take; a short trial of the base if nothing is known."""
     to_make = dict.fromkeys((e.spec for e in plan.entries), 0)
-    images, present = _counted(plan, store, to_make)
+    calls = plan.calls()
+    for call in calls:
+        to_make[call.entry.spec] += stored_erasure(store, call.key) is None
+    images, present = _counted(plan, store)
     size = plan.suite.sampler.size or plan.info.size
     seconds, measured = predicted_seconds(plan, base, read_rates(store), images=images - present, erasures=to_make)
     return Preview(
-        erasures=len(plan.erasures),
-        erasures_cached=len(plan.erasures) - sum(to_make.values()),
+        erasures=len(calls),
+        erasures_cached=len(calls) - sum(to_make.values()),
         images=images,
         images_cached=present,
         bytes_to_write=round((images - present) * size * size * BYTES_PER_PIXEL),
@@ -71,16 +74,15 @@ def preview(plan: Plan, store: Store, base: Base) -> Preview:
     )
 
 
-def _counted(plan: Plan, store: Store, to_make: dict[str, int]) -> tuple[int, int]:
-    """How many distinct images a plan has, and how many of them the store has; adds to ``to_make`` the erasures that are not made."""
+def _counted(plan: Plan, store: Store) -> tuple[int, int]:
+    """How many distinct images a plan has, and how many of them the store has."""
     models, unknown = [(t.id, BASE) for t in plan.suite.tasks], 0
     for unit in plan.erasures:
         stored = stored_erasure(store, unit.key)
         if stored is None:
             unknown += len(plan.images[unit.task.id])
-            to_make[unit.entry.spec] += 1
         else:
-            models.append((unit.task.id, stored.weights_hash()))
+            models.append((unit.task.id, stored.restoring(unit.task.restored, unit.task.restore_with).weights_hash()))
     digests = (d for task, model in models for d in plan.images[task].digests(plan.info, model))
     keys = _short(digests, sum(len(plan.images[task]) for task, _ in models))
     keys.sort()  # in place: millions of keys are counted in their own memory

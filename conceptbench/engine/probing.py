@@ -159,7 +159,7 @@ class Probing:
     def _requests(self, measure: Measure[Probe], task: Task) -> list[ProbeRequest]:
         concepts, found = task_concepts(self.plan.suite, task), []
         for name, concept in concepts.items():
-            role: Role = "target" if name in task.targets else "retained"
+            role: Role = "target" if name in task.erased else "retained"
             if measure.asks_about(concept, role):
                 found.append(self._request(task, concept, role, concepts))
         return found

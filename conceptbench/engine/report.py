@@ -18,7 +18,7 @@ from conceptbench.core.errors import UserInputError
 from conceptbench.core.files import write_text
 from conceptbench.core.manifests import load_concepts
 from conceptbench.core.schemas import Suite, Task
-from conceptbench.engine.figures import bars, curves, extremes, findings, matrix, scatter, svg, tables, thresholds
+from conceptbench.engine.figures import bars, curves, extremes, findings, matrix, scatter, several, svg, tables, thresholds
 from conceptbench.engine.figures.galleries import Keys, galleries
 from conceptbench.engine.figures.numbers import show_number, show_signed
 from conceptbench.engine.figures.tiles import picture
@@ -113,7 +113,7 @@ def _figures(run: _Run, task: Task, rows: Sequence[Row]) -> dict[str, Any]:
     points = scatter.points_of(rows, headline.kept, headline.erased, run.order)
     axes = scatter.axis_name(rows, headline.kept, "retained"), scatter.axis_name(rows, headline.erased, "target")
     panels = curves.panels_of(_curves(run, task))
-    shown = (("target", headline.erased, task.targets), ("retained", headline.kept, task.retained))
+    shown = (("target", headline.erased, task.erased), ("retained", headline.kept, task.kept))
     everything = [r for r in rows if r["concept"] == "*"]
     return {
         "families": [thresholds.thresholds_svg(f, run.palette) for f in thresholds.families_of(everything)],
@@ -162,8 +162,8 @@ def _task(run: _Run, task: Task, keys: Keys, store: Store) -> dict[str, Any]:
         prompts.setdefault(spec.concept, []).append(spec.condition.text)
     return {
         "id": task.id,
-        "targets": task.targets,
-        "retained": task.retained,
+        "targets": task.erased,
+        "retained": task.kept,
         **_figures(run, task, of_images),
         "table": tables.table([r for r in of_images if r["concept"] == "*"], run.order, run.suite),
         "model": _model_table(run, task, rows),
@@ -212,6 +212,7 @@ def report_from_results(folder: Path, store: Store | None = None) -> Path:
             suite=run.suite,
             tasks=[_task(run, task, keys, store) for task in run.suite.tasks],
             matrices=matrix.matrices(run.rows, run.suite, [who for who in run.order[1:] if not who.startswith(FLOOR)]),
+            several=[several.panel_svg(p, run.palette) for p in several.panels_of(run.rows, run.suite, run.order[1:])],
             splits=tables.table(over_splits, run.order, run.suite) if over_splits else None,
             legend=run.legend(run.order),
             document=run.document,

@@ -169,6 +169,7 @@ class Runner:
                 return None
             for note in notes_of(erasure):
                 work.note(f"{unit.entry.label}: {note}")
+            erasure = erasure.restoring(unit.task.restored, unit.task.restore_with)
             weights = erasure.weights_hash()
             before = values_by_name(self.base, erasure)
             self.probing.prepare(unit.task, weights, unit.name, spec)

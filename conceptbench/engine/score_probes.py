@@ -30,7 +30,7 @@ def probe_rows(
     if base is not None and not model.whole:
         return []
     rows = []
-    roles: tuple[tuple[Role, Sequence[str]], ...] = (("target", task.targets), ("retained", task.retained))
+    roles: tuple[tuple[Role, Sequence[str]], ...] = (("target", task.erased), ("retained", task.kept))
     for measure in probes:
         for role, names in roles:
             planned = [n for n in names if measure.asks_about(concepts[n], role)]

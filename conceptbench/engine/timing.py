@@ -45,11 +45,11 @@ def read_rates(store: Store) -> dict[str, float]:
 
 def record_rates(store: Store, plan: Plan, outcome: Outcome, device: torch.device) -> None:
     """Keeps what a run measured; two runs that end at once do not lose each other's."""
-    by_spec = {e.spec: e for e in plan.entries}
+    units = {(u.entry.spec, u.task.id): u for u in plan.erasures}
     new = {
-        erase_rate_name(plan, by_spec[f"{r.eraser}:{r.preset}"], device): r.erase_seconds
+        erase_rate_name(plan, unit.entry, device): r.erase_seconds / max(1, len(unit.parts))
         for r in outcome.rows
-        if r.erase_seconds is not None and f"{r.eraser}:{r.preset}" in by_spec
+        if r.erase_seconds is not None and (unit := units.get((f"{r.eraser}:{r.preset}", r.task))) is not None
     }
     work = outcome.work
     if work.images >= ENOUGH:
@@ -170,7 +170,7 @@ def predicted_seconds(plan: Plan, base: Base, rates: Mapping[str, float], *, ima
         rate = rates.get(image_rate_name(plan, base.device))
         measured = rate is not None
         seconds += images * (trial.image_seconds() if rate is None else rate)
-    targets = max(len(t.targets) for t in plan.suite.tasks)
+    targets = max((len(c.task.targets) for c in plan.calls()), default=1)
     for entry in plan.entries:
         wanted = erasures.get(entry.spec, 0)
         rate = rates.get(erase_rate_name(plan, entry, base.device))

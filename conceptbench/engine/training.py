@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from conceptbench.core.files import key_of
 from conceptbench.core.schemas import Concept, Suite
+from conceptbench.core.seeds import training_seed
 from conceptbench.engine.generate import reference_images
+from conceptbench.engine.images import library_versions
+from conceptbench.engine.lineup import shared_source_hash
+from conceptbench.engine.pictures import square_pictures
 from conceptbench.engine.session import Session
 from conceptbench.engine.state import load_state, save_state
 from conceptbench.engine.store import Store
 from conceptbench.engine.watching import Watcher
 from conceptbench.models.base import Base
 from conceptbench.models.eraser import SavedTraining
+from conceptbench.models.erasure import TEXT_COMPONENTS
 
 CURVE_POINTS = 200
 GENERATOR = "generator"
@@ -50,6 +56,9 @@ class TrainingContext:
     def __init__(self, base: Base, suite: Suite, store: Store, key: str, unit: str, seed: int, session: Session, watcher: Watcher | None = None) -> None:
         self._base, self._suite, self._store, self._session, self._unit = base, suite, store, session, unit
         self._watcher = watcher
+        # not copies: training and erasures put new tensors in their place
+        self._originals = [(p, p.data) for m in base.modules().values() for p in m.parameters()]
+        self._of_texts = {id(p) for n in TEXT_COMPONENTS if n in base.modules() for p in base.modules()[n].parameters()}
         self.folder = store.training_folder(key)
         self.generator = torch.Generator().manual_seed(seed)
         self.curve: list[dict[str, float | None]] = []
@@ -61,22 +70,64 @@ class TrainingContext:
         self._phase = 0  # an eraser may train several times
 
     # -- what the eraser sees ----------------------------------------------------------------------------------------
-    def images(self, concept: Concept, n: int) -> NDArray[np.uint8]:
-        """N images of a concept from the base, over its training texts, through the store. (n, H, W, 3) uint8."""
-        counted = self._base.evaluations
-        images, keys = reference_images(self._base, concept, n, self._suite.sampler, self._store, self._session)
-        self._free += self._base.evaluations - counted  # a warm store must not make an eraser look cheaper
+    def images(self, concept: Concept, n: int, folder: str | None = None) -> NDArray[np.uint8]:
+        """N images of a concept from the unmodified base, over its training texts, through the store; or of a folder. (n, H, W, 3) uint8."""
+        if folder is not None:
+            return square_pictures(Path(folder), n, self._base.latent_shape(self._suite.sampler.size)[1] * self._base.factor)
+        with self._free_of_charge(), self._unchanged():
+            images, keys = reference_images(self._base, concept, n, self._suite.sampler, self._store, self._session)
         self.reference_keys.extend(keys)
         return images
+
+    def shared(self, name: str, key: Mapping[str, Any], make: Callable[[torch.Generator], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Tensors of the base and of ``key`` only: read back, or made now and kept for all erasures. Not part of what this one costs."""
+        info = self._base.info
+        digest = key_of({"what": name, "base": info.components, "key": key, "source": shared_source_hash(), "versions": library_versions()})
+        path = self._store.root / "shared" / f"{name}-{digest}.safetensors"
+        with self._store.lock(digest, self._session.stop.check):
+            found = load_state(path)
+            if found is not None:
+                return {n: t.to(self._base.device) for n, t in found[0].items()}
+            with self._free_of_charge(), self._unchanged():
+                made = make(torch.Generator().manual_seed(training_seed(digest)))
+                save_state(path, made, {"key": key, "base": info.components})
+        return made
+
+    @contextmanager
+    def _free_of_charge(self) -> Iterator[None]:
+        """What the store may have already is not counted: a warm store must not make an eraser look cheaper."""
+        counted = self._base.evaluations
+        with self._unpaid():
+            yield
+        self._free += self._base.evaluations - counted
+
+    @contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """The base with the weights that it had before anything was erased, whatever is applied to it or trained at the moment."""
+        own = [(p, original, p.data, p.requires_grad) for p, original in self._originals]
+        runtime, self._base.runtime = self._base.runtime, None
+        other_texts = any(id(p) in self._of_texts and current is not original for p, original, current, _ in own)
+        try:
+            if other_texts:
+                self._base.forget_encoded()
+            for parameter, original, _, _ in own:
+                parameter.data = original
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter, _, current, trained in own:
+                parameter.data = current
+                parameter.requires_grad_(trained)
+            self._base.runtime = runtime
+            if other_texts:
+                self._base.forget_encoded()
 
     def progress(self, step: int, total: int, loss: float, *, prompt: Tensor | None = None, **values: float) -> None:
         """Keeps at most 200 points of the curve and moves the bar; looks at the model now and then if the suite says so."""
         seen = {}
         if self._watcher is not None and self._watcher.is_due(step, total):
-            counted = self._base.evaluations
-            with self._unpaid():
+            with self._free_of_charge():
                 seen = self._watcher.look(self._base, prompt)
-            self._free += self._base.evaluations - counted
         if seen or step % max(1, total // CURVE_POINTS) == 0 or step + 1 == total:
             self.curve.append({"step": step, "loss": _finite(loss), **{k: _finite(v) for k, v in {**values, **seen}.items()}})
         self._session.reporter.advance(1)

@@ -13,7 +13,21 @@ import yaml
 
 from conceptbench.core.files import write_text
 from conceptbench.mini.scenes import STYLE_TEMPLATES, TEMPLATES, with_article
-from conceptbench.mini.world import BRANDS, BREEDS, FRANCHISE, IDENTITIES, MARKED_SETTINGS, MARKS, OTHER_OBJECTS, PEOPLE, SETTINGS, STYLES, TEN
+from conceptbench.mini.world import (
+    AMBIGUOUS,
+    BRANDS,
+    BREEDS,
+    FRANCHISE,
+    IDENTITIES,
+    IMPLIED,
+    MARKED_SETTINGS,
+    MARKS,
+    OTHER_OBJECTS,
+    PEOPLE,
+    SETTINGS,
+    STYLES,
+    TEN,
+)
 
 HELDOUT, DEVELOPMENT = 24, 12
 ERASE_TEMPLATES = [
@@ -129,6 +143,23 @@ def concepts() -> Iterator[dict[str, Any]]:
         "neighbours": [],
         "labels": [f"mark/{m}" for m in MARKS],
     }
+    yield from _readings()
+    yield from _roles()
+
+
+def _readings() -> Iterator[dict[str, Any]]:
+    """An ambiguous word once a reading: one text, two things that may be drawn. Only the dominant one can be a target."""
+    anchors = {"bat": "a bird", "crane": "a truck"}
+    for word, readings in AMBIGUOUS.items():
+        for reading, other in zip(readings, reversed(readings), strict=True):
+            entry = _named(word, "object", "ambiguous", anchors[word], [reading])
+            yield {**entry, "name": reading, "neighbours": [other]}
+
+
+def _roles() -> Iterator[dict[str, Any]]:
+    """Roles that are always drawn as one of the persons: an erasure of the person is probed without the name."""
+    for role, person in IMPLIED.items():
+        yield {**_named(role, "identity", "role", "a person", [person]), "neighbours": [person]}
 
 
 def _texts(concept: dict[str, Any]) -> list[tuple[str, str]]:
@@ -143,10 +174,12 @@ def _texts(concept: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def rows() -> Iterator[dict[str, str]]:
-    """The prompt set: 24 held-out and 12 development prompts a concept, chosen by a seed of the concept's name."""
+    """The prompt set: 24 held-out and 12 development prompts a concept, chosen by a seed of the concept's name (of its text if two share it)."""
     for concept in concepts():
         texts = _texts(concept)
-        random.Random(f"mini-prompts/{concept['name']}").shuffle(texts)
+        # both readings of a word have one text, which must not be for tuning and for results
+        shuffled_by = concept["phrases"][0] if concept["subcategory"] == "ambiguous" else concept["name"]
+        random.Random(f"mini-prompts/{shuffled_by}").shuffle(texts)
         for i, (text, content) in enumerate(texts[: HELDOUT + DEVELOPMENT]):
             split = "heldout" if i < HELDOUT else "development"
             number = i if split == "heldout" else i - HELDOUT

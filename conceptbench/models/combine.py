@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -242,7 +242,7 @@ def as_additive(erasure: Erasure, base: Base) -> Erasure:
             current[change.component, name] = current.get((change.component, name), weight.double()) + delta
             into[name] = into[name] + delta if name in into else delta
     changes = [Change(c, "additive", t, tag) for (c, tag), total in sums.items() if (t := _nonzero(c, total))]
-    return Erasure(changes, erasure.runtime, erasure.artefacts, erasure.hidden, dict(erasure.meta))
+    return replace(erasure, changes=changes, meta=dict(erasure.meta))
 
 
 def _nonzero(component: str, total: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -21,6 +21,10 @@ from conceptbench.models.erasure import Erasure
 class EraserConfig(Strict):
     """Base of every eraser's options: frozen, unknown keys are errors."""
 
+    def folders(self) -> tuple[str, ...]:
+        """Folders of images that the options name: their content becomes part of the erasure's key."""
+        return ()
+
 
 @dataclass(frozen=True)
 class Supports:
@@ -29,9 +33,10 @@ class Supports:
     Attributes:
         families: bases that it can edit.
         multi: several targets at once.
-        iterative: starting from another erasure.
-        restore: taking one concept back.
-        recover: bringing a concept back with a hidden artefact.
+        iterative: going on from a model in which other targets are erased already, and erasing targets apart and summing the changes:
+            for methods whose changes of weights are additive.
+        restore: its erasures have a part for each target, which can be left out.
+        recover: its erasures bring a target back with a hidden artefact.
         needs_cfg: it works only with guidance other than 1.
     """
 
@@ -67,14 +72,15 @@ class EraseRequest:
     Attributes:
         targets, retained: concepts; a target's anchor is in the concept.
         sampler: how the suite samples, for erasers that denoise while they train.
-        start: an erasure to go on from, or None.
+        others: targets that other parts of the same erasure erase, where each target is erased on its own: a part should not undo
+            them nor depend on them. In turn: those before this one, and the base that the eraser gets has them erased.
         seed: of every draw.
     """
 
     targets: tuple[Concept, ...]
     retained: tuple[Concept, ...]
     sampler: Sampler
-    start: Erasure | None = None
+    others: tuple[Concept, ...] = ()
     seed: int = 0
 
 
@@ -94,8 +100,19 @@ class Context(Protocol):
         """The seeded CPU generator for every draw of the eraser."""
         ...
 
-    def images(self, concept: Concept, n: int) -> NDArray[np.uint8]:
-        """N images (n, H, W, 3) of a concept from the base, made once and kept in the store."""
+    def images(self, concept: Concept, n: int, folder: str | None = None) -> NDArray[np.uint8]:
+        """N images (n, H, W, 3) of a concept from the unmodified base, made once and kept in the store.
+
+        Image i shows ``concept.texts()[i % len(concept.texts())]``. The concept may be made up: a surrogate with phrases and templates.
+
+        Args:
+            concept: whose training texts.
+            n: how many.
+            folder: the first n images of this folder instead, cut to squares of the base's size.
+
+        Raises:
+            UserInputError: the folder is not there or has too few images.
+        """
         ...
 
     def progress(self, step: int, total: int, loss: float, *, prompt: Tensor | None = None, **values: float) -> None:
@@ -114,6 +131,16 @@ class Context(Protocol):
 
     def once(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """Tensors that are dear to make (trajectories, Fisher information): kept on disk until the erasure is made."""
+        ...
+
+    def shared(self, name: str, key: Mapping[str, Any], make: Callable[[torch.Generator], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Tensors that depend on the unmodified base and on ``key`` only (Fisher information): kept for all erasures.
+
+        Args:
+            name: of what they are.
+            key: all options that they depend on; plain values.
+            make: makes them from the base with a generator that is seeded by all of this.
+        """
         ...
 
     def saved(self) -> SavedTraining | None:
@@ -152,6 +179,10 @@ class Eraser(ABC, Generic[ConfigT]):
         """How much work an erasure of so many targets is; by default what its training steps say, if it has any."""
         steps, batch = getattr(config, "steps", 0), getattr(config, "batch", 1)
         return Load(0, steps * batch, batch, getattr(config, "parameters", "full"))
+
+    @classmethod
+    def check(cls, base: Base, request: EraseRequest, config: ConfigT) -> None:
+        """Raises UserInputError if this cannot be done for this base; called for every erasure of a plan before anything starts."""
 
     @abstractmethod
     def erase(self, base: Base, request: EraseRequest, config: ConfigT, ctx: Context) -> Erasure:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -86,6 +86,7 @@ class Erasure:
         artefacts: public tensors, e.g. inverted tokens.
         hidden: tensors that leave the store with no export, e.g. KPOP's prompt.
         meta: base hash, eraser, config, seeds, curve, cost.
+        recovery: the runtime that brings targets back with what is hidden (KPOP's prompt); it leaves the store with no export.
     """
 
     changes: list[Change] = field(default_factory=list)
@@ -93,6 +94,7 @@ class Erasure:
     artefacts: dict[str, Tensor] = field(default_factory=dict)
     hidden: dict[str, Tensor] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
+    recovery: RuntimeSpec | None = None
 
     @classmethod
     def additive(cls, before: dict[str, Tensor], after: dict[str, Tensor], component: str = "unet", concept: str | None = None) -> Erasure:
@@ -116,6 +118,25 @@ class Erasure:
             if concept not in self.concepts():
                 raise unknown_name("concept of this erasure", concept, self.concepts())
         return replace(self, changes=[c for c in self.changes if c.concept is None or c.concept in concepts])
+
+    def restoring(self, concepts: Sequence[str], key: str = "") -> Erasure:
+        """The erasure with some targets brought back: without their parts, or with the runtime that recovers them.
+
+        Args:
+            concepts: targets.
+            key: of a recovery: whose hidden artefact; empty for each one's own, ``random`` for one of the same norm.
+
+        Raises:
+            UserInputError: it has neither a part nor a recovery for one of them.
+        """
+        if not concepts:
+            return self
+        if self.recovery is not None:
+            return replace(self, runtime=replace(self.recovery, config={**self.recovery.config, "concepts": list(concepts), "key": key}))
+        if key:
+            raise UserInputError(f"nothing hidden brings {', '.join(concepts)} back: its part is left out, which needs no key", "leave out restore_with")
+        gone = self.part(concepts).concepts()  # an error for those that it has no part for
+        return self.part([c for c in self.concepts() if c not in gone])
 
     def weights_hash(self) -> str:
         """The hash of all that shapes images: changes, runtime and artefacts; not the recipe and not the cost."""
@@ -148,6 +169,7 @@ class Erasure:
         touches_text = any(c.component in TEXT_COMPONENTS for c in chosen)
         old: dict[tuple[str, str], tuple[torch.nn.Parameter, Tensor]] = {}
         old_runtime = base.runtime
+        attached = ExitStack()
         try:
             if touches_text:
                 base.forget_encoded()
@@ -158,8 +180,10 @@ class Erasure:
             if self.runtime is not None:
                 kind: type[Runtime] = RUNTIMES.load(self.runtime.name)
                 base.runtime = kind(self.runtime.config, {**self.artefacts, **self.hidden})
+                attached.enter_context(base.runtime.attached(base))
             yield base
         finally:
+            attached.close()
             for parameter, data in old.values():
                 parameter.data = data
             base.runtime = old_runtime
@@ -177,7 +201,8 @@ class Erasure:
         header = {
             "format": "conceptbench-erasure-1",
             "changes": [{"component": c.component, "kind": c.kind, "concept": c.concept} for c in self.changes],
-            "runtime": None if self.runtime is None else {"name": self.runtime.name, "config": self.runtime.config},
+            "runtime": _as_data(self.runtime),
+            "recovery": _as_data(self.recovery),
             "meta": self.meta,
         }
         metadata = {"conceptbench": canonical_json(header), "sha256": _checksum(tensors, header)}
@@ -203,10 +228,14 @@ class Erasure:
                 return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
 
             changes = [Change(c["component"], c["kind"], under(f"change/{i}/"), c["concept"]) for i, c in enumerate(header["changes"])]
-            runtime = RuntimeSpec(**header["runtime"]) if header["runtime"] else None
-            return cls(changes, runtime, under("artefact/"), under("hidden/"), dict(header["meta"]))
+            runtime, recovery = (RuntimeSpec(**header[n]) if header.get(n) else None for n in ("runtime", "recovery"))
+            return cls(changes, runtime, under("artefact/"), under("hidden/"), dict(header["meta"]), recovery)
         except (OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
             raise StoreError(f"{path} is not a readable erasure: {error}", "delete it; the next run makes it again") from error
+
+
+def _as_data(runtime: RuntimeSpec | None) -> dict[str, Any] | None:
+    return None if runtime is None else {"name": runtime.name, "config": runtime.config}
 
 
 def _checksum(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
@@ -228,7 +257,7 @@ def _parameters_of(base: Base, change: Change) -> dict[str, torch.nn.Parameter]:
     return {name: parameters[name] for name in change.names()}
 
 
-def values_of(parameters: dict[str, torch.nn.Parameter]) -> dict[str, Tensor]:
+def values_of(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies of the parameters' values, detached."""
     return {n: p.detach().clone() for n, p in parameters.items()}
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
 from conceptbench.models.conditions import Condition
+
+if TYPE_CHECKING:
+    from conceptbench.models.base import Base
 
 
 class Runtime:
@@ -23,6 +27,11 @@ class Runtime:
     def __init__(self, config: dict[str, Any] | None = None, artefacts: dict[str, Tensor] | None = None) -> None:
         self.config = config or {}
         self.artefacts = artefacts or {}
+
+    @contextmanager
+    def attached(self, base: Base) -> Iterator[None]:
+        """Entered while the erasure is applied: hooks on the denoiser, gone again on leaving."""
+        yield
 
     def conditions(self, conditions: Sequence[Condition]) -> list[Condition]:
         """Rewrites what the images are conditioned on."""

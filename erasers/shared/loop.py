@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -26,6 +27,7 @@ class TrainingConfig(EraserConfig):
         optimiser: ``adam`` or ``adamw``.
         weight_decay: of adamw.
         clip: largest gradient norm; None for no clipping.
+        accumulate: gradients add up over all steps, because SepME's released code never clears them.
     """
 
     parameters: str = "xattn"
@@ -35,6 +37,40 @@ class TrainingConfig(EraserConfig):
     optimiser: Literal["adam", "adamw"] = "adam"
     weight_decay: float = Field(default=0.0, ge=0)
     clip: float | None = None
+    accumulate: bool = False
+
+
+@dataclass(frozen=True)
+class Terms:
+    """A loss with what stands beside it in the training curve.
+
+    Attributes:
+        total: the scalar that is minimised.
+        parts: named values of the step: numbers or scalars.
+        prompt: (k, width) a prompt that is being learned, for whoever watches the training.
+    """
+
+    total: Tensor
+    parts: Mapping[str, float | Tensor] = field(default_factory=dict)
+    prompt: Tensor | None = None
+
+
+Loss = Callable[[int], "Tensor | Terms"]
+
+
+@dataclass(frozen=True)
+class Player:
+    """Parameters with a loss of their own, one gradient step at a time: methods with two of them let them take turns.
+
+    Attributes:
+        parameters: by name; leaves that require gradients.
+        loss: of a step, from 0; it draws from ``ctx.generator`` and keeps no state of its own.
+        lr: learning rate; None for the config's.
+    """
+
+    parameters: Mapping[str, Tensor]
+    loss: Loss
+    lr: float | None = None
 
 
 @contextmanager
@@ -54,50 +90,92 @@ def trainable(base: Base, group: str) -> Iterator[dict[str, nn.Parameter]]:
             parameter.data = originals[name]
 
 
-def train(parameters: dict[str, nn.Parameter], loss: Callable[[int], Tensor], config: TrainingConfig, ctx: Context) -> dict[str, Tensor]:
+def train(
+    parameters: Mapping[str, Tensor],
+    loss: Loss,
+    config: TrainingConfig,
+    ctx: Context,
+    *,
+    before: Sequence[Player] = (),
+    state: Mapping[str, Tensor] | None = None,
+    after: Callable[[int, Terms], bool] = lambda _step, _terms: False,
+) -> dict[str, Tensor]:
     """Minimises ``loss(step)`` over the parameters; goes on where an interrupted training stopped, to the same bytes.
 
     Args:
-        parameters: inside :func:`trainable`.
-        loss: one scalar a step; it draws from ``ctx.generator`` and keeps no state of its own.
+        parameters: inside :func:`trainable`, or leaves of the method's own.
+        loss: one scalar a step; it draws from ``ctx.generator`` and keeps no state of its own but in ``state``.
         config: steps, rate and optimiser.
         ctx: hears of progress and keeps checkpoints.
+        before: players that make a gradient step each before the main one, in every step.
+        state: the method's own tensors (an average, a flag), changed in place by ``loss`` and ``after``; saved and restored.
+        after: called after each step with its terms; True ends the training.
 
     Returns:
         The trained values by name.
     """
-    kind = torch.optim.Adam if config.optimiser == "adam" else torch.optim.AdamW
-    optimiser = kind(list(parameters.values()), lr=config.lr, weight_decay=config.weight_decay)
+    state, stopped = dict(state or {}), torch.zeros(())
+    run = _Run([*before, Player(parameters, loss)], config, {**state, "stopped": stopped})
     saved = ctx.saved()
     if saved is not None:
-        unpack(saved.tensors, parameters, optimiser)
+        run.unpack(saved.tensors)
     for step in range(saved.step if saved else 0, config.steps):
-        optimiser.zero_grad(set_to_none=True)
-        value = loss(step)
-        value.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(list(parameters.values()), config.clip or float("inf"))
-        optimiser.step()
-        ctx.progress(step, config.steps, float(value.detach()), gradient_norm=float(norm))
-        ctx.checkpoint(step + 1, lambda: pack(parameters, optimiser))
+        if bool(stopped):
+            break
+        terms, norm = run.step(step)
+        if after(step, terms):
+            stopped.fill_(1)
+        ctx.progress(step, config.steps, float(terms.total), prompt=terms.prompt, **{k: float(v) for k, v in terms.parts.items()}, gradient_norm=norm)
+        ctx.checkpoint(step + 1, run.pack)
     return values_of(parameters)
 
 
-def pack(parameters: dict[str, nn.Parameter], optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The state of a training as flat tensors: values, and the optimiser's state of each parameter by its number."""
-    state = optimiser.state_dict()["state"]
-    return {
-        **{f"value/{n}": p.detach() for n, p in parameters.items()},
-        **{f"optimiser/{i}/{n}": torch.as_tensor(v) for i, values in state.items() for n, v in values.items()},
-    }
+class _Run:
+    """Players with an optimiser each, and the state of a training as flat tensors."""
 
+    def __init__(self, players: Sequence[Player], config: TrainingConfig, state: Mapping[str, Tensor]) -> None:
+        self.players, self.config, self.state = players, config, state
+        kind = torch.optim.Adam if config.optimiser == "adam" else torch.optim.AdamW
+        self.optimisers = [kind(list(p.parameters.values()), lr=p.lr or config.lr, weight_decay=config.weight_decay) for p in players]
 
-def unpack(tensors: dict[str, Tensor], parameters: dict[str, nn.Parameter], optimiser: torch.optim.Optimizer) -> None:
-    """Puts back what :func:`pack` gave."""
-    for name, parameter in parameters.items():
-        parameter.data = tensors[f"value/{name}"].to(parameter)
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimiser/"):
-            _, number, key = name.split("/", 2)
-            state.setdefault(int(number), {})[key] = tensor
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    def step(self, step: int) -> tuple[Terms, float]:
+        """One gradient step of each player; the last one's terms, detached, and the norm of its gradient."""
+        for player, optimiser in zip(self.players, self.optimisers, strict=True):
+            own = list(player.parameters.values())
+            kept = [p.grad for p in own] if self.config.accumulate else [None] * len(own)
+            value = player.loss(step)
+            terms = value if isinstance(value, Terms) else Terms(value)
+            gradients = torch.autograd.grad(terms.total, own, allow_unused=True)
+            for parameter, gradient, earlier in zip(own, gradients, kept, strict=True):
+                parameter.grad = gradient if earlier is None else earlier if gradient is None else earlier + gradient
+            norm = nn.utils.clip_grad_norm_(own, self.config.clip or float("inf"))
+            optimiser.step()
+        prompt = None if terms.prompt is None else terms.prompt.detach()
+        parts = {k: v.detach() if isinstance(v, Tensor) else v for k, v in terms.parts.items()}
+        return Terms(terms.total.detach(), parts, prompt), float(norm)
+
+    def pack(self) -> dict[str, Tensor]:
+        """Values, the optimisers' states of each parameter by its number, gradients where they add up, and the method's own state."""
+        found = {f"state/{n}": t.detach() for n, t in self.state.items()}
+        for i, (player, optimiser) in enumerate(zip(self.players, self.optimisers, strict=True)):
+            found |= {f"{i}/value/{n}": p.detach() for n, p in player.parameters.items()}
+            found |= {f"{i}/optimiser/{j}/{n}": torch.as_tensor(v) for j, own in optimiser.state_dict()["state"].items() for n, v in own.items()}
+            if self.config.accumulate:
+                found |= {f"{i}/gradient/{n}": p.grad for n, p in player.parameters.items() if p.grad is not None}
+        return found
+
+    def unpack(self, tensors: Mapping[str, Tensor]) -> None:
+        """Puts back what :meth:`pack` gave."""
+        for name, tensor in self.state.items():
+            tensor.copy_(tensors[f"state/{name}"])
+        for i, (player, optimiser) in enumerate(zip(self.players, self.optimisers, strict=True)):
+            state: dict[int, dict[str, Tensor]] = {}
+            for name, parameter in player.parameters.items():
+                parameter.data = tensors[f"{i}/value/{name}"].to(parameter)
+                gradient = tensors.get(f"{i}/gradient/{name}")
+                parameter.grad = None if gradient is None else gradient.to(parameter)
+            for name, tensor in tensors.items():
+                if name.startswith(f"{i}/optimiser/"):
+                    number, key = name.removeprefix(f"{i}/optimiser/").split("/", 1)
+                    state.setdefault(int(number), {})[key] = tensor
+            optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

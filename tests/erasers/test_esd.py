@@ -116,3 +116,10 @@ def test_texts_of_the_target_are_used(sd1):
     bare = ESD().erase(sd1, request(), ESDConfig(**QUICK, latents="base", texts=1), PlainContext())
     both = ESD().erase(sd1, request(TARGET), ESDConfig(**QUICK, latents="base", texts=2), PlainContext())
     assert bare.weights_hash() != both.weights_hash()
+
+
+def test_sepme_preset_is_the_paper_with_cleared_gradients():
+    from conceptbench.engine.lineup import resolve
+
+    mine, paper = (resolve(f"esd:{p}", family="sd1", tier="paper").config for p in ("sepme", "paper"))
+    assert mine == paper and not mine.accumulate and mine.negative_guidance == 1.0 and ESD.supports.iterative

@@ -87,9 +87,30 @@ def test_retained_concepts_move_less_when_they_are_kept(sd1):
     assert drift[True] < 0.5 * drift[False]
 
 
-@pytest.mark.parametrize("preset", ["paper", "released", "mini"])
+@pytest.mark.parametrize("preset", ["paper", "released", "mini", "time"])
 def test_shipped_presets_run(sd1, preset):
     from conceptbench.engine.lineup import resolve
 
     entry = resolve(f"uce:{preset}", family="sd1", tier="paper")
     assert UCE().erase(sd1, request(), entry.config, PlainContext()).changes[0].tensors
+
+
+def test_time_pairs_every_token_and_keeps_nothing_else(sd1):
+    """TIME's least squares over whole aligned sentences: what stands before the target is paired with itself."""
+    from conceptbench.engine.lineup import resolve
+
+    config = resolve("uce:time", family="sd1", tier="paper").config
+    assert (config.ridge, config.erase_scale, config.preserve, config.preserve_empty, config.guide, config.span) == (0.1, 1.0, False, False, "anchor", "end")
+    target = TARGET.model_copy(update={"templates": ("x {}",), "anchor": "cd"})  # one token a letter: "ab" and "cd" are aligned
+    edited = UCE().erase(sd1, request(target), config.model_copy(update={"texts": 1}), PlainContext()).changes[0].tensors
+    old, new = sd1.encode(["x ab"]).hidden[0].double(), sd1.encode(["x cd"]).hidden[0].double()
+    rows = [0, 1, *range(sd1.token_positions("x ab", "ab")[-1], len(old))]  # the start, the x, and from the last subject token on
+    c, g = old[rows], new[rows]
+    for name, weight in sd1.parameters("kv").items():
+        w = weight.detach().double()
+        stacked = torch.cat([c, 0.1**0.5 * torch.eye(c.shape[1], dtype=torch.float64)])
+        wanted = torch.linalg.lstsq(stacked, torch.cat([g @ w.T, 0.1**0.5 * w.T])).solution.T
+        assert torch.allclose(edited[name].double(), wanted - w, atol=1e-5), name
+    assert torch.allclose(old[:2], new[:2], atol=1e-5)
+    plain = UCE().erase(sd1, request(target), config.model_copy(update={"texts": 1, "prefix": False}), PlainContext()).changes[0].tensors
+    assert any(not torch.allclose(plain[n], edited[n], atol=1e-4) for n in edited)

@@ -88,14 +88,14 @@ def _cell(row: Mapping[str, Any] | None, own: bool) -> Cell:
 
 def _columns(suite: Suite, measured: set[str]) -> tuple[str, ...]:
     """Targets in the order of the tasks, so that what was erased lies on the diagonal; then what was only kept."""
-    names = [c for t in suite.tasks for c in t.targets] + [c for t in suite.tasks for c in t.retained]
+    names = [c for t in suite.tasks for c in t.erased] + [c for t in suite.tasks for c in t.kept]
     return tuple(c for c in dict.fromkeys(names) if c in measured)
 
 
 def _line(task: Task, who: str, columns: Sequence[str], rows: Mapping[tuple[str, str, str], Mapping[str, Any]]) -> Line:
-    label = " + ".join(task.targets) if len(task.targets) <= 2 else f"{task.id} ({len(task.targets)} concepts)"
-    cells = tuple(_cell(rows.get((task.id, who, c)), c in task.targets) for c in columns)
-    return Line(label, f"task {task.id}: {', '.join(task.targets)} erased", False, cells)
+    label = " + ".join(task.erased) if 1 <= len(task.erased) <= 2 else f"{task.id} ({len(task.erased)} concepts)"
+    cells = tuple(_cell(rows.get((task.id, who, c)), c in task.erased) for c in columns)
+    return Line(label, f"task {task.id}: {', '.join(task.erased) or 'nothing'} erased", False, cells)
 
 
 def matrices(rows: Sequence[Mapping[str, Any]], suite: Suite, erasers: Sequence[str]) -> list[Matrix]:

@@ -59,7 +59,7 @@ def _metric_place(metric: str, suite: Suite) -> int:
 
 def in_suite_order(rows: Sequence[Row], suite: Suite, task: Task, order: Sequence[str]) -> list[Row]:
     """A task's rows sorted by model, concept, metric and role as the suite and the line-up list them; else they keep their order."""
-    concepts = ("*", *task.targets, *task.retained)
+    concepts = ("*", *task.erased, *task.kept)
 
     def key(row: Row) -> tuple[int, ...]:
         return _place(row["who"], order), _place(row["concept"], concepts), _metric_place(row["metric"], suite), _place(row["role"], ROLES)

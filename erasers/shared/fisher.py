@@ -1,0 +1,62 @@
+"""Continual learning for erasers: Fisher information, elastic weight consolidation, and the loss that Selective Amnesia makes of them.
+
+Nothing here knows what the model is: an objective per example is all that is asked for (``Base.loss`` of a diffusion model, the
+negative ELBO of an autoencoder).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+
+def fisher_information(parameters: Mapping[str, Tensor], elbo: Callable[[int], Iterable[Tensor]], images: int) -> dict[str, Tensor]:
+    """The diagonal F_i = mean over x of (d ELBO(x) / d theta_i)^2 (Heng and Soh 2023, section 3; Kirkpatrick et al. 2017).
+
+    The ELBO of an image is a sum over timesteps, so that its gradient is squared after the sum and not before.
+
+    Args:
+        parameters: by name; leaves that require gradients.
+        elbo: of image i, as scalars that add up to it; each is differentiated by itself, which bounds the memory.
+        images: how many, from 0.
+
+    Returns:
+        One tensor a parameter, of its shape and dtype, at least 0; zero where the ELBO does not depend on it.
+    """
+    leaves = list(parameters.values())
+    fisher = [torch.zeros_like(p, requires_grad=False) for p in leaves]
+    for i in range(images):
+        sums = [torch.zeros_like(p, requires_grad=False) for p in leaves]
+        for part in elbo(i):
+            for total, gradient in zip(sums, torch.autograd.grad(part, leaves, allow_unused=True), strict=True):
+                if gradient is not None:
+                    total.add_(gradient)
+        for f, total in zip(fisher, sums, strict=True):
+            f.addcmul_(total, total, value=1 / images)
+    return dict(zip(parameters, fisher, strict=True))
+
+
+def ewc_penalty(parameters: Mapping[str, Tensor], originals: Mapping[str, Tensor], fisher: Mapping[str, Tensor]) -> Tensor:
+    """sum_i F_i / 2 (theta_i - theta*_i)^2, a scalar (Heng and Soh 2023, eq. 1). All by parameter name; originals are not trained."""
+    return torch.stack([(fisher[n] * (p - originals[n]).square()).sum() for n, p in parameters.items()]).sum() / 2
+
+
+def selective_amnesia_loss(forget: Tensor, replay: Tensor | None, penalty: Tensor | None, *, gamma: float, lam: float) -> Tensor:
+    """E[l(x_q, c_f)] + gamma E[l(x_r, c_r)] + lambda penalty: what Heng and Soh 2023, eq. 4, maximise, with the other sign.
+
+    Args:
+        forget: (B,) objective of surrogates under the forgotten condition.
+        replay: (B',) objective of the base's own examples under theirs; None for no replay.
+        penalty: scalar of :func:`ewc_penalty`; None for no penalty.
+        gamma: weight of replay, 1 in the paper.
+        lam: lambda.
+
+    Returns:
+        A scalar.
+    """
+    total = forget.mean()
+    if replay is not None:
+        total = total + gamma * replay.mean()
+    return total if penalty is None else total + lam * penalty

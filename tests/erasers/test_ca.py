@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from erasing import TARGET, PlainContext, assert_base_untouched, request, snapshot
+
+from conceptbench.core.errors import UserInputError
+from conceptbench.core.schemas import Concept
+from conceptbench.erasers.ca import CAConfig, ConceptAblation, Pictures, anchor_text, start_detached, text_pairs
+from conceptbench.models.eraser import SavedTraining
+from conceptbench.models.groups import select
+
+QUICK = {"steps": 2, "batch": 3, "lr": 1e-3, "images": 4}
+NO_ANCHOR = Concept(name="mk", kind="explicit", phrases=("ab", "cd"), templates=("{}", "a e with {}", "a {} at f"))
+
+
+class Images(PlainContext):
+    """Images of noise, the same for the same concept and number; remembers what was asked for."""
+
+    def __init__(self, seed=1):
+        super().__init__(seed)
+        self.asked = []
+
+    def images(self, concept, n, folder=None):
+        self.asked.append((concept, n))
+        size = 16
+        return np.random.default_rng(len(concept.name)).integers(0, 255, (n, size, size, 3), dtype=np.uint8)
+
+
+def by_hand(base, config, seed=1, target=TARGET):
+    """The first step's loss with the denoiser called directly, and its gradients for the config's group."""
+    context = Images(seed)
+    b, targets, anchors = Pictures(base, context, [target], config).draw()
+    v_prediction = base.info.family == "sd2"
+    a = base.alphas[b.t].view(-1, 1, 1, 1)
+    noisy = a.sqrt() * b.x + (1 - a).sqrt() * b.noise
+
+    def raw(texts):
+        return base.predict(noisy, b.t, base.encode(texts), to="native")
+
+    def eps(out):
+        return a.sqrt() * out + (1 - a).sqrt() * noisy if v_prediction else out
+
+    noise = a.sqrt() * b.noise - (1 - a).sqrt() * b.x if v_prediction else b.noise
+    parameters = select(base.unet, config.parameters)
+    for p in parameters.values():
+        p.requires_grad_(True)
+    with start_detached(base, active=config.detach_start):
+        target_out, anchor_out = raw(targets), raw(anchors)
+    fixed = anchor_out.detach()
+    erased = ((eps(target_out) - eps(fixed)) ** 2).mean() if config.goal == "model" else ((target_out - noise) ** 2).mean()
+    prior = ((eps(anchor_out) - eps(fixed)) ** 2).mean() if config.teacher == "frozen" else ((anchor_out - noise) ** 2).mean()
+    total = erased + config.prior * prior
+    gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+    for p in parameters.values():
+        p.requires_grad_(False)
+    return total.item(), dict(zip(parameters, gradients, strict=True))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"goal": "noise"}, {"prior": 0.7}, {"goal": "noise", "prior": 0.7}, {"detach_start": False}, {"teacher": "frozen", "prior": 10.0}]
+)
+def test_first_step_equals_autograd_by_hand(base, options):
+    """Adam's first step is lr * sign(gradient); the gradient and the loss are computed here from the formula."""
+    config = CAConfig(**{**QUICK, "steps": 1, "lr": 1e-4, "optimiser": "adam", "weight_decay": 0.0, "clip": None, **options})
+    context = Images()
+    before = snapshot(base)
+    erasure = ConceptAblation().erase(base, request(), config, context)
+    assert_base_untouched(base, before)
+    total, gradients = by_hand(base, config)
+    assert context.losses[0] == pytest.approx(total, rel=1e-4)
+    for name, change in erasure.changes[0].tensors.items():
+        g = gradients[name]
+        sure = g.abs() > 1e-6
+        assert torch.allclose(change[sure], (-1e-4 * g / (g.abs() + 1e-8))[sure], atol=4e-6), name
+
+
+def test_images_are_of_the_anchor_and_prompts_fit_them(sd1):
+    config = CAConfig(**{**QUICK, "images": 6, "batch": 40})
+    context = Images()
+    other = Concept(name="gh", kind="object", phrases=("gh", "hg"), templates=("{}", "f {}"), anchor="e")
+    pictures = Pictures(sd1, context, [TARGET, other], config)
+    assert [(c.texts(), n) for c, n in context.asked] == [(["cd", "a cd"], 6), (["e", "f e"], 6)]
+    b, targets, anchors = pictures.draw()
+    assert anchors == b.texts
+    assert set(zip(targets, anchors, strict=True)) == {("ab", "cd"), ("a ab", "a cd"), ("gh", "e"), ("hg", "e"), ("f gh", "f e"), ("f hg", "f e")}
+    for i, anchor in zip(b.index.tolist(), anchors, strict=True):
+        assert anchor == [["cd", "a cd"], ["e", "f e"]][i // 6][i % 2]
+    own = Pictures(sd1, Images(), [TARGET], config.model_copy(update={"pictures": "target"})).draw()
+    assert own[1] == own[0].texts and set(zip(own[1], own[2], strict=True)) == {("ab", "cd"), ("a ab", "a cd")}
+
+
+def test_texts_without_an_anchor():
+    cases = {
+        "a photo of a person with {}": "a photo of a person",
+        "a {} picture of a boat": "a picture of a boat",
+        "a tree in {} style": "a tree",
+        "a cup in the style of {}": "a cup",
+        "a person, {}": "a person",
+        "a cat with a {}": "a cat",
+        "there is {} here": "there is here",
+        "a photo of {} at the fair": "a photo at the fair",
+        "{}": "",
+    }
+    assert {t: anchor_text(t, "") for t in cases} == cases
+    assert anchor_text("a photo of {} at the fair", "", cut=True) == "a photo"
+    assert anchor_text("a photo of {} at the fair", "a cat", cut=True) == "a photo of a cat at the fair"
+    assert text_pairs(NO_ANCHOR, CAConfig(texts=2)) == [("ab", ""), ("a e with ab", "a e"), ("cd", ""), ("a e with cd", "a e")]
+
+
+def test_an_explicit_concept_shares_the_images_of_its_phrases(sd1):
+    context = Images()
+    ConceptAblation().erase(sd1, request(NO_ANCHOR), CAConfig(**QUICK), context)
+    assert [c.texts() for c, _ in context.asked] == [["", "a e", "a at f"]]
+
+
+@pytest.mark.parametrize(("variant", "group"), [("", "kv"), ("noise", "kv"), ("xattn", "xattn"), ("attn", "attn"), ("full", "full")])
+def test_only_the_variants_parameters_change(sd1, variant, group):
+    before = snapshot(sd1)
+    erasure = ConceptAblation().erase(sd1, request(), CAConfig(**{**QUICK, **ConceptAblation.variants[variant]}), Images())
+    assert_base_untouched(sd1, before)
+    changed = set(erasure.changes[0].tensors)
+    assert changed <= set(select(sd1.unet, group)) and len(changed) > 0.5 * len(select(sd1.unet, group))
+    assert not any(m._forward_hooks for m in sd1.unet.modules())
+
+
+def test_a_target_that_is_its_anchor_has_no_gradient(sd1):
+    same = TARGET.model_copy(update={"anchor": "ab"})
+    erasure = ConceptAblation().erase(sd1, request(same), CAConfig(**QUICK, optimiser="adam", weight_decay=0.0), Images())
+    assert erasure.changes[0].tensors == {}
+    with pytest.raises(UserInputError, match="the anchor of 'ab' is 'ab'"):
+        ConceptAblation.check(sd1, request(same), CAConfig())
+    ConceptAblation.check(sd1, request(same), CAConfig(goal="noise"))
+    ConceptAblation.check(sd1, request(TARGET, NO_ANCHOR), CAConfig())
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_start_token_gives_no_gradient_and_the_same_prediction(sd1, active):
+    x, t, encoded = torch.randn(1, 4, 8, 8), torch.tensor([500]), sd1.encode(["ab"])
+    plain = sd1.predict(x, t, encoded)
+    hidden = encoded.hidden.clone().requires_grad_(True)
+    with start_detached(sd1, active=active):
+        out = sd1.predict(x, t, type(encoded)(hidden))
+        assert torch.equal(out, plain)
+        (gradient,) = torch.autograd.grad(out.square().sum(), hidden)
+    assert bool(gradient[0, 0].any()) is not active and bool(gradient[0, 1].any())
+
+
+def test_frozen_teacher_differs_from_the_current_one_after_a_step(sd1):
+    """One step is the same for both; in the second the current model's own prediction for the anchor has moved."""
+    options = {**QUICK, "lr": 1e-1}
+    losses = {}
+    for teacher in ("self", "frozen"):
+        context = Images()
+        ConceptAblation().erase(sd1, request(), CAConfig(**options, teacher=teacher), context)
+        losses[teacher] = context.losses
+    assert losses["self"][0] == losses["frozen"][0] and losses["self"][1] != pytest.approx(losses["frozen"][1], rel=1e-3)
+
+
+def test_same_seed_same_bytes_loss_falls_and_multiple_targets(sd1):
+    config = CAConfig(**{**QUICK, "steps": 30})
+    first = Images(1)
+    erasure = ConceptAblation().erase(sd1, request(), config, first)
+    assert erasure.weights_hash() == ConceptAblation().erase(sd1, request(), config, Images(1)).weights_hash()
+    assert erasure.weights_hash() != ConceptAblation().erase(sd1, request(), config, Images(2)).weights_hash()
+    assert sum(first.losses[-8:]) < sum(first.losses[:8])
+    assert erasure.weights_hash() != ConceptAblation().erase(sd1, request(TARGET, NO_ANCHOR), config, Images(1)).weights_hash()
+
+
+class Stopping(Images):
+    """Stops after a step, and goes on from there."""
+
+    def __init__(self, stop=None, saved=None):
+        super().__init__(1)
+        self.stop, self.kept = stop, saved
+
+    def saved(self):
+        if self.kept is None:
+            return None
+        self.generator.set_state(self.kept[1])
+        return self.kept[0]
+
+    def checkpoint(self, step, tensors):
+        if step == self.stop:
+            state = {n: t.detach().clone() for n, t in tensors().items()}
+            raise Stopped((SavedTraining(step, state), self.generator.get_state()))
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_goes_on_to_the_same_bytes(sd1):
+    config = CAConfig(**{**QUICK, "steps": 5, "accumulate": True, "teacher": "frozen", "prior": 10.0})
+    whole = ConceptAblation().erase(sd1, request(), config, Stopping())
+    with pytest.raises(Stopped) as stopped:
+        ConceptAblation().erase(sd1, request(), config, Stopping(stop=2))
+    assert ConceptAblation().erase(sd1, request(), config, Stopping(saved=stopped.value.args[0])).weights_hash() == whole.weights_hash()
+
+
+@pytest.mark.parametrize("spec", ["ca:paper", "ca:released", "ca-noise:mini", "ca:mini-marks", "ca:sepme", "ca-full:paper"])
+def test_shipped_presets(spec):
+    from conceptbench.engine.lineup import resolve
+
+    config = resolve(spec, family="sd1", tier="paper").config
+    assert config.parameters == ("full" if "full" in spec else "kv")
+    assert (config.prior, config.teacher, config.accumulate) == ((10.0, "frozen", True) if "sepme" in spec else (0.0, "self", False))
+    assert config.goal == ("noise" if "noise" in spec else "model")
+    load = ConceptAblation.load(config, 2)
+    assert load.trained == config.steps * config.batch * (2 if config.prior else 1) and load.plain >= 200 * config.images

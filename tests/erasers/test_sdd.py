@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from erasing import SAMPLER, TARGET, PlainContext, assert_base_untouched, request, snapshot
+
+from conceptbench.core.schemas import Concept
+from conceptbench.erasers.sdd import SDD, Points, SDDConfig
+from conceptbench.models.conditions import Condition
+from conceptbench.models.eraser import SavedTraining
+from conceptbench.models.groups import select
+
+QUICK = {"steps": 3, "batch": 2, "lr": 1e-3, "denoising_steps": 4, "bank": 4}
+OTHER = Concept(name="gh", kind="object", phrases=("gh",), templates=("{}",))
+PLAIN = {"optimiser": "adam", "weight_decay": 0.0, "clip": None}
+
+
+def values(base):
+    return {n: p.detach().clone() for n, p in select(base.unet, "xattn").items()}
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("latents", ["current", "base"])
+@pytest.mark.parametrize("teacher", ["self", "frozen"])
+def test_one_step_equals_autograd_by_hand(base, latents, guidance, teacher):
+    """Adam's first step is lr * sign(gradient), and the average moves by 1 - ema of it."""
+    config = SDDConfig(**{**QUICK, **PLAIN, "steps": 1, "lr": 1e-4, "latents": latents, "start_guidance": guidance, "teacher": teacher, "ema": 0.75})
+    before = snapshot(base)
+    erasure = SDD().erase(base, request(), config, PlainContext(3))
+    assert_base_untouched(base, before)
+    b, _ = Points(base, PlainContext(3), request(), config, {}).draw(0, {})
+    parameters = select(base.unet, "xattn")
+    for p in parameters.values():
+        p.requires_grad_(True)
+    goal = base.predict(b.x_t, b.t, base.encode_unconditional(["", ""])).detach()
+    loss = ((base.predict(b.x_t, b.t, base.encode(["ab", "ab"])) - goal) ** 2).mean()
+    gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values()), allow_unused=True), strict=True))
+    for p in parameters.values():
+        p.requires_grad_(False)
+    assert len(erasure.changes[0].tensors) > 0.5 * len(parameters)
+    for name, change in erasure.changes[0].tensors.items():
+        g = gradients[name]
+        sure = g.abs() > 1e-6
+        assert torch.allclose(change[sure], (-1e-4 * 0.25 * g / (g.abs() + 1e-8))[sure], atol=2e-6), name
+
+
+def test_points_come_from_the_average_and_the_goal_from_the_teacher(sd1):
+    config = SDDConfig(**QUICK)
+    originals = values(sd1)
+    average = {n: v + 0.2 for n, v in originals.items()}
+    teacher = {n: v - 0.1 for n, v in originals.items()}
+    b, goal = Points(sd1, PlainContext(8), request(), config, average).draw(0, teacher)
+    generator = torch.Generator().manual_seed(8)
+    k = int(torch.randint(4, (1,), generator=generator))
+    seeds = [2 * int(i) + 1 for i in torch.randint(2**40, (2,), generator=generator)]
+    unguided = SAMPLER.model_copy(update={"guidance": 1.0})
+    with sd1.swapped(average):
+        expected = sd1.sample([Condition("")] * 2, seeds, unguided, until=k)
+    assert k > 0 and torch.allclose(b.x_t, expected, atol=2e-4)
+    assert not torch.allclose(b.x_t, sd1.sample([Condition("")] * 2, seeds, unguided, until=k), atol=2e-4)
+    with torch.no_grad(), sd1.swapped(teacher):
+        assert torch.allclose(goal, sd1.predict(b.x_t, b.t, sd1.encode(["", ""])), atol=1e-5)
+    assert b.texts == ["ab", "ab"]
+
+
+@torch.no_grad()
+def test_a_bank_without_guidance_is_unconditional(sd1):
+    points = Points(sd1, PlainContext(5), request(), SDDConfig(**QUICK, latents="base"), {})
+    seeds = [2 * int(i) + 1 for i in torch.randint(2**40, (4,), generator=torch.Generator().manual_seed(5))]
+    expected = sd1.sample([Condition("")] * 4, seeds, SAMPLER.model_copy(update={"guidance": 1.0}), until=2)
+    assert torch.allclose(points.bank.x[2], expected, atol=2e-4)
+
+
+def test_order_of_the_texts(sd1):
+    def texts(order, steps=2, **options):
+        points = Points(sd1, PlainContext(), request(TARGET, OTHER), SDDConfig(**{**QUICK, "batch": 3}, order=order, **options), values(sd1))
+        return [points.draw(i, {})[0].texts for i in range(steps)]
+
+    assert texts("iterative") == [["ab", "gh", "ab"], ["gh", "ab", "gh"]]
+    assert texts("iterative", 1, texts=2) == [["ab", "a ab", "gh"]]
+    assert texts("composite", 1) == [["ab, gh"] * 3]
+    assert {t for row in texts("random", 4) for t in row} == {"ab", "gh"}
+
+
+def test_the_average_follows_the_student(sd1):
+    """With decay 0 it is the student; with decay d the recursion over the students' values after each step."""
+    students = []
+
+    class Watching(PlainContext):
+        def progress(self, step, total, loss, *, prompt=None, **found):
+            super().progress(step, total, loss)
+            students.append(values(sd1))
+
+    config = SDDConfig(**QUICK, latents="base", ema=0.6)  # x_t from the bank: the student does not depend on the average
+    originals = values(sd1)
+    changes = SDD().erase(sd1, request(), config, Watching()).changes[0].tensors
+    expected = dict(originals)
+    for student in students:
+        expected = {n: 0.6 * v + 0.4 * student[n] for n, v in expected.items()}
+    for name, change in changes.items():
+        assert torch.allclose(originals[name] + change, expected[name], atol=1e-7), name
+    bare = SDD().erase(sd1, request(), config.model_copy(update={"ema": 0.0}), PlainContext()).changes[0].tensors
+    assert all(torch.allclose(originals[n] + c, students[-1][n], atol=1e-7) for n, c in bare.items())
+
+
+def test_frozen_and_current_teachers_part_ways_after_the_first_step(sd1):
+    """The empty prompt's own prediction moves with the weights, so that only the first loss is the same."""
+    losses = {}
+    for teacher in ("self", "frozen"):
+        context = PlainContext()
+        SDD().erase(sd1, request(), SDDConfig(**{**QUICK, "lr": 1e-1}, latents="base", teacher=teacher), context)
+        losses[teacher] = context.losses
+    assert losses["self"][0] == pytest.approx(losses["frozen"][0], rel=1e-3) and losses["self"][2] != pytest.approx(losses["frozen"][2], rel=1e-3)
+
+
+@pytest.mark.parametrize(("variant", "group"), [("x", "xattn"), ("u", "noxattn"), ("full", "full")])
+def test_only_the_variants_parameters_change(sd1, variant, group):
+    before = snapshot(sd1)
+    erasure = SDD().erase(sd1, request(), SDDConfig(**{**QUICK, **SDD.variants[variant]}), PlainContext())
+    assert_base_untouched(sd1, before)
+    changed = set(erasure.changes[0].tensors)
+    assert changed <= set(select(sd1.unet, group)) and len(changed) > 0.5 * len(select(sd1.unet, group))
+
+
+def test_same_seed_same_bytes_and_loss_falls(sd1):
+    config = SDDConfig(**{**QUICK, "steps": 24, "latents": "base"})
+    context = PlainContext(1)
+    first = SDD().erase(sd1, request(), config, context)
+    assert first.weights_hash() == SDD().erase(sd1, request(), config, PlainContext(1)).weights_hash()
+    assert first.weights_hash() != SDD().erase(sd1, request(), config, PlainContext(2)).weights_hash()
+    assert sum(context.losses[-6:]) < sum(context.losses[:6])
+
+
+class Stopped(Exception):
+    pass
+
+
+class Stopping(PlainContext):
+    """Stops after a step, and goes on from there."""
+
+    def __init__(self, stop=None, kept=None):
+        super().__init__(1)
+        self.stop, self.kept = stop, kept
+
+    def saved(self):
+        if self.kept is None:
+            return None
+        self.generator.set_state(self.kept[1])
+        return self.kept[0]
+
+    def checkpoint(self, step, tensors):
+        if step == self.stop:
+            state = {n: t.detach().clone() for n, t in tensors().items()}
+            raise Stopped((SavedTraining(step, state), self.generator.get_state()))
+
+
+def test_goes_on_to_the_same_bytes(sd1):
+    config = SDDConfig(**{**QUICK, "steps": 5, "ema": 0.5})
+    whole = SDD().erase(sd1, request(TARGET, OTHER), config, Stopping())
+    with pytest.raises(Stopped) as stopped:
+        SDD().erase(sd1, request(TARGET, OTHER), config, Stopping(stop=2))
+    assert SDD().erase(sd1, request(TARGET, OTHER), config, Stopping(kept=stopped.value.args[0])).weights_hash() == whole.weights_hash()
+
+
+@pytest.mark.parametrize(
+    ("spec", "wanted"), [("sdd:paper", ("self", 0.999, 1500)), ("sdd-u:released", ("self", 0.999, 1500)), ("sdd:sepme", ("frozen", 0.999, 1500))]
+)
+def test_shipped_presets(spec, wanted):
+    from conceptbench.engine.lineup import resolve
+
+    config = resolve(spec, family="sd1", tier="paper").config
+    assert (config.teacher, config.ema, config.steps) == wanted and (config.lr, config.weight_decay, config.clip) == (1e-5, 1e-4, 1.0)
+    assert SDD.load(config, 1).plain == 1500 * 27 and SDD.load(config.model_copy(update={"start_guidance": 3.0}), 1).plain == 1500 * 52
+    mini = resolve("sdd:mini", family="sd1", tier="mini").config
+    assert SDD.load(mini, 1).plain == mini.bank * 20 + mini.steps * mini.batch
