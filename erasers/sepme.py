@@ -52,6 +52,7 @@ class SepME(Eraser[SepMEConfig]):
     Config: ClassVar[type[EraserConfig]] = SepMEConfig
     variants = MappingProxyType({"": {}, "retained": {"protect": "retained"}})
     supports = Supports(iterative=True, restore=True)
+    uses = (GCiRs,)
 
     @classmethod
     def load(cls, config: SepMEConfig, targets: int) -> Load:

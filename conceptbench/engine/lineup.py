@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +18,7 @@ from conceptbench.core.errors import UserInputError, nearest, unknown_name
 from conceptbench.core.files import key_of
 from conceptbench.core.manifests import read_yaml
 from conceptbench.core.registry import ERASERS, source_hash
+from conceptbench.core.schemas import Concept
 from conceptbench.models.eraser import Eraser, EraserConfig
 
 DEFAULT_PRESET = "default"
@@ -43,6 +44,7 @@ class Entry:
         eraser: the class.
         config: its options.
         source_sha256: of the plugin's source and what it shares with others.
+        by_kind: options for targets of a kind, where the preset has other ones for it.
     """
 
     label: str
@@ -50,6 +52,12 @@ class Entry:
     eraser: type[Eraser[Any]]
     config: EraserConfig
     source_sha256: str
+    by_kind: Mapping[str, EraserConfig] = field(default_factory=dict)
+
+    def on(self, targets: Sequence[Concept]) -> Entry:
+        """The entry with the options for these targets; those of no kind if they are of several."""
+        kinds = {c.kind for c in targets}
+        return replace(self, config=self.by_kind.get(kinds.pop(), self.config) if len(kinds) == 1 else self.config)
 
     @property
     def spec(self) -> str:
@@ -112,8 +120,10 @@ def split_options(preset: str) -> tuple[str, dict[str, Any]]:
     return name, options
 
 
-def config_for(eraser: type[Eraser[Any]], variant: str, preset: str, family: str, own: Mapping[str, Any] = MappingProxyType({})) -> EraserConfig:
-    """Options of an eraser: the preset's for all families, the family's, then the variant's, then the user's own.
+def config_for(
+    eraser: type[Eraser[Any]], variant: str, preset: str, family: str, own: Mapping[str, Any] = MappingProxyType({}), kind: str = ""
+) -> EraserConfig:
+    """Options of an eraser: the preset's for all, for the family, for a kind of concept, then the variant's, then the user's own.
 
     Raises:
         UserInputError: there is no such preset or variant, or a value is not allowed.
@@ -125,9 +135,16 @@ def config_for(eraser: type[Eraser[Any]], variant: str, preset: str, family: str
         raise unknown_name(f"preset of {eraser.name}", preset, presets or [DEFAULT_PRESET])
     values = presets.get(preset, {})
     chosen = variant or next(iter(eraser.variants))
-    options = {**values.get("all", {}), **values.get(family, {}), **eraser.variants[chosen], **values.get("variants", {}).get(chosen, {}), **own}
+    layers = (
+        values.get("all", {}),
+        values.get(family, {}),
+        values.get("kinds", {}).get(kind, {}),
+        eraser.variants[chosen],
+        values.get("variants", {}).get(chosen, {}),
+        own,
+    )
     try:
-        return eraser.Config.model_validate(options)
+        return eraser.Config.model_validate({k: v for layer in layers for k, v in layer.items()})
     except ValidationError as error:
         lines = []
         for item in error.errors():
@@ -152,9 +169,11 @@ def resolve(spec: str, *, family: str | None, tier: str) -> Entry:
     if not preset:
         preset = tier if tier in presets_of(name) else DEFAULT_PRESET
     config = config_for(eraser, variant, preset, family or "", own)
+    kinds = presets_of(name).get(preset, {}).get("kinds", {})
+    by_kind = {kind: config_for(eraser, variant, preset, family or "", own, kind) for kind in kinds}
     if family is not None and family not in eraser.supports.families:
         raise UserInputError(f"{label} cannot erase from family {family!r}", f"it supports: {', '.join(eraser.supports.families)}")
     chosen = variant or next(iter(eraser.variants))
     classes = [c for c in eraser.__mro__ if c.__module__ not in ("builtins", "abc", "typing")]
     shown = "".join(f",{k}={v}" for k, v in own.items())
-    return Entry(f"{name}-{chosen}" if chosen else name, preset + shown, eraser, config, source_hash(classes))
+    return Entry(f"{name}-{chosen}" if chosen else name, preset + shown, eraser, config, source_hash([*classes, *eraser.uses]), by_kind)

@@ -96,8 +96,8 @@ def request_of(suite: Suite, unit: EraseUnit, seed: int) -> EraseRequest:
 
 def _unit(suite: Suite, info: BaseInfo, entry: Entry, task: Task, seed: int, others: tuple[str, ...] = (), after: EraseUnit | None = None) -> EraseUnit:
     """A unit that the eraser is called for once."""
-    unit = EraseUnit(entry, task, "", others, after)
-    request = request_of(suite, unit, seed)
+    request = request_of(suite, EraseUnit(entry, task, "", others, after), seed)
+    entry = entry.on(request.targets)
     key = key_of(
         {
             "what": "erasure",
@@ -114,7 +114,7 @@ def _unit(suite: Suite, info: BaseInfo, entry: Entry, task: Task, seed: int, oth
             **({} if info.precision == "fp32" else {"precision": info.precision}),  # of reference images
         }
     )
-    return replace(unit, key=key)
+    return EraseUnit(entry, task, key, others, after)
 
 
 def _alone(task: Task, target: str) -> Task:

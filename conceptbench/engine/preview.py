@@ -56,16 +56,14 @@ def duration(seconds: float) -> str:
 
 def preview(plan: Plan, store: Store, base: Base) -> Preview:
     """Counts a plan against the store and says how long the rest will take; a short trial of the base if nothing is known."""
-    to_make = dict.fromkeys((e.spec for e in plan.entries), 0)
     calls = plan.calls()
-    for call in calls:
-        to_make[call.entry.spec] += stored_erasure(store, call.key) is None
+    missing = [call for call in calls if stored_erasure(store, call.key) is None]
     images, present = _counted(plan, store)
     size = plan.suite.sampler.size or plan.info.size
-    seconds, measured = predicted_seconds(plan, base, read_rates(store), images=images - present, erasures=to_make)
+    seconds, measured = predicted_seconds(plan, base, read_rates(store), images=images - present, erasures=missing)
     return Preview(
         erasures=len(calls),
-        erasures_cached=len(calls) - sum(to_make.values()),
+        erasures_cached=len(calls) - len(missing),
         images=images,
         images_cached=present,
         bytes_to_write=round((images - present) * size * size * BYTES_PER_PIXEL),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +13,7 @@ from conceptbench.core.files import key_of, locked, pretty_json, write_text
 from conceptbench.core.protocols import every_metric
 from conceptbench.engine.erasing import TRAINING_THREADS
 from conceptbench.engine.lineup import Entry
-from conceptbench.engine.plan import Plan
+from conceptbench.engine.plan import EraseUnit, Plan
 from conceptbench.engine.provenance import hardware
 from conceptbench.engine.store import Store
 from conceptbench.models.base import Base
@@ -152,7 +152,7 @@ class Trial:
                 parameter.grad = None
 
 
-def predicted_seconds(plan: Plan, base: Base, rates: Mapping[str, float], *, images: int, erasures: Mapping[str, int]) -> tuple[float, bool]:
+def predicted_seconds(plan: Plan, base: Base, rates: Mapping[str, float], *, images: int, erasures: Sequence[EraseUnit]) -> tuple[float, bool]:
     """Seconds that a plan will take.
 
     Args:
@@ -160,7 +160,7 @@ def predicted_seconds(plan: Plan, base: Base, rates: Mapping[str, float], *, ima
         base: for a trial of what was never measured.
         rates: measured by earlier runs.
         images: how many are to be drawn.
-        erasures: eraser spec -> how many erasures are to be made.
+        erasures: calls of erasers that are to be made.
 
     Returns:
         Seconds, and whether all of it was measured by earlier runs.
@@ -170,12 +170,8 @@ def predicted_seconds(plan: Plan, base: Base, rates: Mapping[str, float], *, ima
         rate = rates.get(image_rate_name(plan, base.device))
         measured = rate is not None
         seconds += images * (trial.image_seconds() if rate is None else rate)
-    targets = max((len(c.task.targets) for c in plan.calls()), default=1)
-    for entry in plan.entries:
-        wanted = erasures.get(entry.spec, 0)
-        rate = rates.get(erase_rate_name(plan, entry, base.device))
-        if wanted and rate is None:
-            measured = False
-            rate = trial.erase_seconds(entry.eraser.load(entry.config, targets))
-        seconds += wanted * (rate or 0.0)
+    for unit in erasures:
+        rate = rates.get(erase_rate_name(plan, unit.entry, base.device))
+        measured = measured and rate is not None
+        seconds += trial.erase_seconds(unit.entry.eraser.load(unit.entry.config, len(unit.task.targets))) if rate is None else rate
     return seconds, measured

@@ -165,6 +165,7 @@ class Eraser(ABC, Generic[ConfigT]):
         Config: its options.
         variants: variant -> overrides of the options; the first is the default. ``{"": {}}`` for a method without variants.
         supports: what it can do.
+        uses: other erasers that it is made of: an edit of theirs makes its erasures anew.
     """
 
     name: ClassVar[str]
@@ -173,6 +174,7 @@ class Eraser(ABC, Generic[ConfigT]):
     Config: ClassVar[type[EraserConfig]] = EraserConfig
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({"": MappingProxyType({})})
     supports: ClassVar[Supports] = Supports()
+    uses: ClassVar[tuple[type[Eraser[Any]], ...]] = ()
 
     @classmethod
     def load(cls, config: ConfigT, targets: int) -> Load:  # noqa: ARG003 - methods that sample for each target override it

@@ -199,7 +199,7 @@ def test_goes_on_to_the_same_bytes(sd1):
     assert ConceptAblation().erase(sd1, request(), config, Stopping(saved=stopped.value.args[0])).weights_hash() == whole.weights_hash()
 
 
-@pytest.mark.parametrize("spec", ["ca:paper", "ca:released", "ca-noise:mini", "ca:mini-marks", "ca:sepme", "ca-full:paper"])
+@pytest.mark.parametrize("spec", ["ca:paper", "ca:released", "ca-noise:mini", "ca:sepme", "ca-full:paper"])
 def test_shipped_presets(spec):
     from conceptbench.engine.lineup import resolve
 

@@ -333,7 +333,13 @@ def test_blank_has_noise_only(sd1, inversion):
 def test_concept_inversion_marks_the_learned_tokens(base):
     config = FMNConfig(**{**QUICK, "steps": 1}, inversion=INVERSION, tokens=3)
     context = ImageContext(2)
+    seen, predict = [], base.predict
+    base.predict = lambda x, t, e, to: seen.append(e.hidden) or predict(x, t, e, to=to)
     erasure = ForgetMeNot().erase(base, request(AB, GH), config, context)
+    del base.predict
+    with torch.no_grad():
+        possible = [encode_with(base, t, erasure.artefacts[f"inversion/{c.name}"]).hidden[0] for c in (AB, GH) for t in c.templates]
+    assert all(any(torch.equal(row, p) for p in possible) for row in seen[-1])  # the training's own forward
     assert context.made == ["inversion-ab", "inversion-gh"]
     assert set(erasure.artefacts) == {"inversion/ab", "inversion/gh"}
     vectors = erasure.artefacts["inversion/ab"]

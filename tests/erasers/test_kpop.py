@@ -437,7 +437,7 @@ def test_load_counts_rows(sd1):
 
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
 def test_presets_are_valid(family):
-    assert {"paper", "nudity", "mini", "mini-marks"} <= set(presets_of("kpop"))
+    assert {"paper", "nudity", "mini"} <= set(presets_of("kpop"))
     for preset in presets_of("kpop"):
         for variant in KPOP.variants:
             config_for(KPOP, variant, preset, family)
