@@ -11,11 +11,12 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn.functional import mse_loss
 
-from conceptbench.core.errors import UserInputError
 from conceptbench.core.schemas import Concept
 from conceptbench.erasers.shared.loop import Terms, TrainingConfig, train, trainable
 from conceptbench.erasers.shared.references import Noised, References
+from conceptbench.erasers.shared.spans import check_anchors
 from conceptbench.models.base import Base
 from conceptbench.models.eraser import Context, Eraser, EraserConfig, EraseRequest, Load, Supports
 from conceptbench.models.erasure import Erasure, values_of
@@ -128,13 +129,8 @@ def native(base: Base, b: Noised, *texts: list[str]) -> Tensor:
     return base.predict(torch.cat([b.x_t] * len(texts)), torch.cat([b.t] * len(texts)), encoded, to="native")
 
 
-def apart(base: Base, b: Noised, out: Tensor, wanted: Tensor) -> Tensor:
-    """Mean squared difference of two native predictions, as noise."""
-    return ((base.convert(out, b.x_t, b.t, "eps") - base.convert(wanted, b.x_t, b.t, "eps")) ** 2).mean()
-
-
 def ablation(base: Base, b: Noised, targets: list[str], anchors: list[str], config: CAConfig, frozen: dict[str, Tensor]) -> Terms:
-    """The loss of a batch (Kumari et al. 2023, section 3).
+    """The loss of a batch (Kumari et al. 2023, section 3), in what the denoiser predicts (noise or v), as the released code compares it.
 
     Args:
         base: the model being trained.
@@ -151,10 +147,10 @@ def ablation(base: Base, b: Noised, targets: list[str], anchors: list[str], conf
     if (config.goal == "model" and not config.prior) or (config.teacher == "frozen" and config.prior):
         with torch.no_grad(), base.swapped(frozen):
             wanted = native(base, b, anchors)
-    erased = apart(base, b, target, wanted) if config.goal == "model" else ((target - noise) ** 2).mean()
+    erased = mse_loss(target, wanted if config.goal == "model" else noise)
     if not config.prior:
         return Terms(erased)
-    prior = apart(base, b, kept, wanted) if config.teacher == "frozen" else ((kept - noise) ** 2).mean()
+    prior = mse_loss(kept, wanted if config.teacher == "frozen" else noise)
     return Terms(erased + config.prior * prior, {"erased": erased, "prior": prior})
 
 
@@ -178,18 +174,16 @@ class ConceptAblation(Eraser[CAConfig]):
 
     @classmethod
     def load(cls, config: CAConfig, targets: int) -> Load:
-        """The images, guided and of 50 steps if the store has none, the teacher's rows, and the trained ones."""
+        """The images, the teacher's rows, and the trained ones."""
         rows = config.steps * config.batch
         separate = config.goal == "model" and not (config.prior and config.teacher == "self")
         own = rows if separate or (config.prior and config.teacher == "frozen") else 0
-        return Load(targets * config.images * 100 + own, rows * (2 if config.prior else 1), config.batch, config.parameters)
+        return Load(own, rows * (2 if config.prior else 1), config.batch, config.parameters, targets * config.images)
 
     @classmethod
-    def check(cls, base: Base, request: EraseRequest, config: CAConfig) -> None:  # noqa: ARG003 - any base will do
-        """Refuses a target that is its own anchor: there would be nothing to learn."""
-        for concept in request.targets:
-            if config.goal == "model" and all(target == anchor for target, anchor in text_pairs(concept, config)):
-                raise UserInputError(f"the anchor of {concept.name!r} is {concept.anchor!r}, as its phrase is", "give the concept another anchor")
+    def check(cls, base: Base, request: EraseRequest, config: CAConfig) -> None:  # noqa: ARG003 - any base and options will do
+        """Refuses anchors that are erased themselves: there would be nothing to learn, or the wrong thing."""
+        check_anchors(request)
 
     def erase(self, base: Base, request: EraseRequest, config: CAConfig, ctx: Context) -> Erasure:
         """Trains the chosen parameters; images of several targets' anchors are drawn at random."""

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from conceptbench.core.errors import UserInputError
-from conceptbench.core.schemas import Concept, Sampler
+from conceptbench.core.schemas import Concept
 from conceptbench.erasers.shared.attention import Attended, cross_attention
 from conceptbench.erasers.shared.latents import draw_seeds
 from conceptbench.erasers.shared.loop import TrainingConfig, train, trainable
@@ -19,7 +19,7 @@ from conceptbench.erasers.shared.references import References
 from conceptbench.models.attention_maps import phrase_in
 from conceptbench.models.base import Base
 from conceptbench.models.conditions import Encoded
-from conceptbench.models.eraser import Context, Eraser, EraserConfig, EraseRequest, Load
+from conceptbench.models.eraser import Context, Eraser, EraserConfig, EraseRequest, Load, Supports
 from conceptbench.models.erasure import Erasure, values_of
 from conceptbench.models.inversion import InversionConfig, initial_vectors, invert
 from conceptbench.models.pooling import encode_with, text_encoders, token_layout
@@ -104,12 +104,15 @@ class ForgetMeNot(Eraser[FMNConfig]):
         }
     )
 
+    supports = Supports(iterative=True)
+
     @classmethod
     def load(cls, config: FMNConfig, targets: int) -> Load:
-        """The reference images as the base draws them by default, the inversions, and the training steps."""
+        """The reference images, the training steps, and the inversions with their losses before and after."""
         learned = 0 if config.inversion is None else targets * config.inversion.steps * config.inversion.batch
-        drawn = 0 if config.folder or (config.blank and not learned) else targets * config.images * Sampler().steps * 2
-        return Load(drawn, learned + config.steps * config.batch, config.batch, config.parameters)
+        evaluated = 0 if config.inversion is None else targets * 2 * config.inversion.evaluation
+        drawn = 0 if config.folder or (config.blank and not learned) else targets * config.images
+        return Load(evaluated, learned + config.steps * config.batch, config.batch, config.parameters, drawn)
 
     @classmethod
     def check(cls, base: Base, request: EraseRequest, config: FMNConfig) -> None:
@@ -127,11 +130,11 @@ class ForgetMeNot(Eraser[FMNConfig]):
     def erase(self, base: Base, request: EraseRequest, config: FMNConfig, ctx: Context) -> Erasure:
         """Trains on the images of all targets, drawn at random."""
         self.check(base, request, config)
-        own = [self._references(base, concept, config, ctx) for concept in request.targets]
+        own = [self._references(base, concept, request.sampler.size, config, ctx) for concept in request.targets]
         references, vectors = References.cat(own), dict[str, Tensor]()
         if config.inversion is not None:
-            for concept, images in zip(request.targets, own, strict=True):
-                vectors[concept.name] = self._inverted(base, concept, images.latents, config, ctx)
+            for i, (concept, images) in enumerate(zip(request.targets, own, strict=True)):
+                vectors[concept.name] = self._inverted(base, concept, i, images.latents, config, ctx)
             if config.blank:
                 references = References(torch.zeros_like(references.latents), references.texts)
         known = {t: row for c in request.targets for t, row in self._rows(base, c, config, vectors.get(c.name)).items()}
@@ -152,15 +155,15 @@ class ForgetMeNot(Eraser[FMNConfig]):
         erasure.artefacts.update({f"inversion/{name}": v.cpu() for name, v in vectors.items()})
         return erasure
 
-    def _references(self, base: Base, concept: Concept, config: FMNConfig, ctx: Context) -> References:
+    def _references(self, base: Base, concept: Concept, size: int | None, config: FMNConfig, ctx: Context) -> References:
         """Images of a concept as latents, each with its text; zeros with the concept's texts where no image is needed."""
         if not config.blank or config.inversion is not None:
             return References.of(base, ctx, concept, config.images, config.folder)
         texts = concept.texts()
-        return References(torch.zeros(len(texts), *base.latent_shape(None), device=base.device, dtype=base.dtype), texts)
+        return References(torch.zeros(len(texts), *base.latent_shape(size), device=base.device, dtype=base.dtype), texts)
 
-    def _inverted(self, base: Base, concept: Concept, latents: Tensor, config: FMNConfig, ctx: Context) -> Tensor:
-        """(k, W) vectors that stand for a concept's images."""
+    def _inverted(self, base: Base, concept: Concept, number: int, latents: Tensor, config: FMNConfig, ctx: Context) -> Tensor:
+        """(k, W) vectors that stand for the images of a concept, which is target ``number`` (its name may be no file's name)."""
         assert config.inversion is not None
         options = config.inversion
         if "templates" not in options.model_fields_set:
@@ -171,7 +174,7 @@ class ForgetMeNot(Eraser[FMNConfig]):
             initial = initial_vectors(base, concept.phrases[0], config.tokens, [seed], config.spread)
             return {"vectors": invert(base, latents, initial, [seed], options, evaluation_seed=evaluation).vectors[0]}
 
-        return ctx.once(f"inversion-{concept.name}", make)["vectors"]
+        return ctx.once(f"inversion-{number}", make)["vectors"]
 
     def _rows(self, base: Base, concept: Concept, config: FMNConfig, vectors: Tensor | None) -> Mapping[str, tuple[Encoded, Tensor]]:
         """By text: the condition, one row, and (L,) marks of the tokens that are to lose their attention."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from conceptbench.erasers.shared.correlation import ConceptImages, CorrelationConfig, Momentum, balanced, correlations, l1_per_layer, representation
+from conceptbench.erasers.shared.correlation import ConceptImages, CorrelationConfig, Stop, correlations, l1_per_layer, representation
 from conceptbench.erasers.shared.loop import Terms, train, trainable
 from conceptbench.models.base import Base
 from conceptbench.models.eraser import Context, Eraser, EraserConfig, EraseRequest, Load, Supports
@@ -16,14 +16,7 @@ from conceptbench.models.erasure import Erasure, values_of
 
 
 class GCiRsConfig(CorrelationConfig):
-    """Options.
-
-    Attributes:
-        stop: what is averaged: the weighted ``sum`` of the targets' losses, held against the smallest tau (eq. 4), or ``each`` one's own;
-            then a target whose average is down is left out of the loss, and training goes on until all are.
-    """
-
-    stop: Literal["sum", "each"] = "sum"
+    """Options: those of all erasers by correlation."""
 
 
 class GCiRs(Eraser[GCiRsConfig]):
@@ -43,7 +36,7 @@ class GCiRs(Eraser[GCiRsConfig]):
     def load(cls, config: GCiRsConfig, targets: int) -> Load:
         """At most so many steps of two rows an image, with the concept and with the empty prompt; the frozen model as many."""
         rows = 2 * config.steps * config.batch * targets
-        return Load(rows, rows, 2 * config.batch * targets, config.parameters)
+        return Load(rows, rows, 2 * config.batch * targets, config.parameters, images=targets * config.images)
 
     @classmethod
     def check(cls, base: Base, request: EraseRequest, config: GCiRsConfig) -> None:  # noqa: ARG003
@@ -52,31 +45,27 @@ class GCiRs(Eraser[GCiRsConfig]):
 
     def erase(self, base: Base, request: EraseRequest, config: GCiRsConfig, ctx: Context) -> Erasure:
         """Trains one change for all targets."""
-        each, names = config.stop == "each", [c.name for c in request.targets]
-        thresholds = config.thresholds(request.targets)
+        stop = Stop(request.targets, config)
         images = ConceptImages.of(base, ctx, request.targets, config)
-        momentum = Momentum(thresholds if each else [min(thresholds)], config)
         with trainable(base, config.parameters) as parameters:
             originals, kept = values_of(parameters), dict[str, Tensor]()
 
             def loss(step: int) -> Terms:
-                chosen = momentum.open() if each else list(range(len(names)))
+                chosen = stop.open()
                 x_t, t, texts = images.draw(base, chosen, config.batch, ctx.generator)
                 with torch.no_grad(), base.swapped(originals):
                     original, _ = representation(base, x_t, t, texts)
                 unlearned, _ = representation(base, x_t, t, texts)
                 losses, norms = correlations(original, unlearned, len(chosen), config.correlation)
-                total = balanced(losses, norms, config.balance).sum()
-                momentum.update(step, losses if each else total[None])
-                if not momentum.open() and config.check == "before":
+                total, moving = stop.take(step, losses, norms)
+                if not moving:
                     kept.update(values_of(parameters))  # the step that stops is taken back
                 penalty = l1_per_layer([p - originals[n] for n, p in parameters.items()])
-                parts = {"correlation": losses.mean(), **momentum.parts(names if each else ["all"])}
-                return Terms(total + config.l1 * penalty, parts)
+                return Terms(total + config.l1 * penalty, {"correlation": losses.mean(), **stop.parts()})
 
             def after(_step: int, _terms: Terms) -> bool:
                 for name, value in kept.items():
                     parameters[name].data.copy_(value)
-                return not momentum.open()
+                return not stop.open()
 
-            return Erasure.additive(originals, train(parameters, loss, config, ctx, state=momentum.state, after=after))
+            return Erasure.additive(originals, train(parameters, loss, config, ctx, state=stop.state, after=after))

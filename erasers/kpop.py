@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import ClassVar, Literal
@@ -13,16 +12,17 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from conceptbench.core.errors import UserInputError
-from conceptbench.core.schemas import Concept, Sampler
-from conceptbench.erasers.shared.latents import NoisyBatch, TrajectoryBank, draw_seeds, partly_denoised
-from conceptbench.erasers.shared.loop import Player, Terms, TrainingConfig, train, trainable
+from conceptbench.core.schemas import Concept
+from conceptbench.erasers.shared.latents import NoisyBatch, Trajectories, TrajectoryConfig, draw_seeds
+from conceptbench.erasers.shared.loop import Player, Terms, train, trainable
 from conceptbench.erasers.shared.prompt_injection import PREFIX, SHARED, LearnedPrompt, Mode, Place, injected
+from conceptbench.erasers.shared.spans import check_anchors
 from conceptbench.models.base import Base
 from conceptbench.models.eraser import Context, Eraser, EraserConfig, EraseRequest, Load, Supports
 from conceptbench.models.erasure import Erasure, RuntimeSpec, values_of
 
 
-class KPOPConfig(TrainingConfig):
+class KPOPConfig(TrajectoryConfig):
     """Options.
 
     Attributes:
@@ -33,18 +33,14 @@ class KPOPConfig(TrainingConfig):
         prompts: one ``shared`` by all targets (paper) or one for ``each`` (a comment in the authors' code), which then are keys of
             their own for bringing targets back.
         init: standard deviation of p at the beginning, in units of that of the targets' states; the paper does not say.
-        prompt_lr: eta_p, the learning rate of p.
+        prompt_lr: eta_p, the learning rate of p. All else of its optimiser is that of the weights': ``weight_decay`` and ``clip``, too.
         preserve: lambda, the weight of the base's prediction when the prompt is there; 0 erases without regard to it.
         neutral: c_n, what a target becomes: a text, or ``anchor`` for the target's own. All blank texts are the empty prompt.
         star: keep the retained concepts too ("Ours*"). The paper has no equation for it; here
             |eps'(c_r) - eps*(c_r)|^2 on trajectories of the retained concepts is added.
         star_weight: its weight.
         start_guidance: guidance of the trajectories that x_t lies on; the paper does not say, the authors' run is named ``sg_3``.
-        denoising_steps: DDIM steps of a whole trajectory.
-        latents: ``current``: x_t from partial denoising with the model being trained; ``base``: from a bank of the frozen base's
-            trajectories, made once.
         bank: trajectories in the bank, and as many of retained concepts with ``star``.
-        texts: in how many of its training templates each phrase of a concept is used; 1 is the bare phrase.
     """
 
     mode: Mode = "concat"
@@ -58,11 +54,6 @@ class KPOPConfig(TrainingConfig):
     neutral: str = " "
     star: bool = False
     star_weight: float = Field(default=1.0, gt=0)
-    start_guidance: float = 3.0
-    denoising_steps: int = Field(default=50, ge=1)
-    latents: Literal["current", "base"] = "current"
-    bank: int = Field(default=64, ge=1)
-    texts: int = Field(default=1, ge=1)
 
 
 class KPOP(Eraser[KPOPConfig]):
@@ -82,12 +73,11 @@ class KPOP(Eraser[KPOPConfig]):
     supports = Supports(recover=True)
 
     @classmethod
-    def load(cls, config: KPOPConfig, targets: int) -> Load:  # noqa: ARG003 - targets take turns
+    def load(cls, config: KPOPConfig, targets: int) -> Load:
         """Three trained rows a sample (p, and theta' without and with p), and the frozen base's; a fourth to keep the others."""
         rows, kinds = config.steps * config.batch, 2 if config.star else 1
-        guided = 2 if config.start_guidance != 1 else 1
-        sampled = config.bank * config.denoising_steps * guided if config.latents == "base" else rows * (config.denoising_steps // 2 * guided + 2)
-        return Load(kinds * sampled + (rows if config.neutral.strip() else 0), (2 + kinds) * rows, config.batch, config.parameters)
+        neutral = rows if config.neutral.strip() else 0
+        return Load(kinds * config.sampled_rows(targets) + neutral, (2 + kinds) * rows, config.batch, config.parameters)
 
     @classmethod
     def check(cls, base: Base, request: EraseRequest, config: KPOPConfig) -> None:
@@ -99,6 +89,14 @@ class KPOP(Eraser[KPOPConfig]):
         missing = [c.name for c in request.targets if not c.anchor]
         if config.neutral == "anchor" and missing:
             raise UserInputError(f"neutral is 'anchor', but {', '.join(missing)} has none", "give anchors in the task, or neutral: ' '")
+        if config.neutral == "anchor":
+            check_anchors(request)
+
+    @classmethod
+    def check_restoring(cls, config: KPOPConfig, restored: Sequence[str], key: str) -> None:  # noqa: ARG003 - a shared prompt brings all back
+        """Refuses a target's name as the key where no target has a prompt of its own."""
+        if key not in ("", "random") and config.prompts == "shared":
+            raise UserInputError(f"{key!r} has no prompt of its own: all targets share one", "erase with the option prompts=each")
 
     def erase(self, base: Base, request: EraseRequest, config: KPOPConfig, ctx: Context) -> Erasure:
         """Trains the prompt and the chosen parameters in turns; several targets take turns at random."""
@@ -122,17 +120,17 @@ class _Game:
     def __init__(
         self, base: Base, request: EraseRequest, config: KPOPConfig, ctx: Context, prompts: Mapping[str, Tensor], originals: dict[str, Tensor]
     ) -> None:
-        self.base, self.config, self.generator, self.prompts, self.originals = base, config, ctx.generator, prompts, originals
+        self.base, self.config, self.prompts, self.originals = base, config, prompts, originals
         self.owners = {text: concept for concept in request.targets for text in concept.texts(config.texts)}
         kept = [text for concept in request.retained for text in concept.texts(config.texts)] if config.star else []
-        self.texts = [list(self.owners), kept] if kept else [list(self.owners)]
-        self.sampler = Sampler(scheduler="ddim", steps=config.denoising_steps, guidance=config.start_guidance, size=request.sampler.size)
-        self.banks = _banks(base, self.texts, config.bank, self.sampler, ctx) if config.latents == "base" else None
+        kinds = [list(self.owners), kept] if kept else [list(self.owners)]
+        sampler, names = config.trajectories(request.sampler.size), ("trajectories", "trajectories-retained")
+        self.points = [Trajectories(base, texts, config, sampler, ctx, name) for texts, name in zip(kinds, names, strict=False)]
         self.batch: NoisyBatch | None = None  # of this turn
 
     def transfer(self, _step: int) -> Tensor:
         """Of the prompt (eq. 5)."""
-        self.batch = self._draw(0)
+        self.batch = self.points[0].draw(self.originals)
         return self._recovered(self.batch, self._prompts_of(self.batch))
 
     def removal(self, _step: int) -> Terms:
@@ -141,19 +139,11 @@ class _Game:
         assert b is not None  # the prompt moves first
         parts = {"erased": mse_loss(self._predict(b, b.texts), self._neutral(b)), "recovered": self._recovered(b, self._prompts_of(b).detach())}
         total = parts["erased"] + self.config.preserve * parts["recovered"]
-        if len(self.texts) > 1:
-            r = self._draw(1)
+        if len(self.points) > 1:
+            r = self.points[1].draw(self.originals)
             parts["kept"] = mse_loss(self._predict(r, r.texts), r.cond)
             total = total + self.config.star_weight * parts["kept"]
         return Terms(total, parts, next(iter(self.prompts.values()))[0])  # the first target's, as its keys see it
-
-    def _draw(self, kind: int) -> NoisyBatch:
-        """Points on trajectories of the targets (0) or of the retained concepts (1)."""
-        if self.banks is not None:
-            return self.banks[kind].draw(self.config.batch, self.generator)
-        texts = self.texts[kind]
-        rows = torch.randint(len(texts), (self.config.batch,), generator=self.generator)
-        return partly_denoised(self.base, [texts[i] for i in rows.tolist()], self.sampler, self.generator, self.originals)
 
     def _predict(self, b: NoisyBatch, texts: Sequence[str]) -> Tensor:
         return self.base.predict(b.x_t, b.t, self.base.encode(texts).to(self.base.device, self.base.dtype))
@@ -196,15 +186,3 @@ def _neutral_text(concept: Concept, text: str, config: KPOPConfig) -> str:
         return config.neutral
     template, _ = next((t, p) for p in concept.phrases for t in concept.templates if t.format(p) == text)
     return template.format(concept.anchor)
-
-
-def _banks(base: Base, kinds: Sequence[Sequence[str]], n: int, sampler: Sampler, ctx: Context) -> list[TrajectoryBank]:
-    """A bank of n trajectories for each kind of texts, all made at once."""
-    whole = TrajectoryBank(base, [texts[i % len(texts)] for texts in kinds for i in range(n)], n * len(kinds), sampler, ctx)
-    banks = []
-    for start in range(0, len(whole.texts), n):
-        part = copy.copy(whole)
-        part.texts = whole.texts[start : start + n]
-        part.x, part.t, part.cond, part.uncond = (v[:, start : start + n] for v in (whole.x, whole.t, whole.cond, whole.uncond))
-        banks.append(part)
-    return banks

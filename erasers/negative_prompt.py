@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
+
+from pydantic import Field
 
 from conceptbench.models.base import Base
 from conceptbench.models.eraser import Context, Eraser, EraserConfig, EraseRequest, Supports
@@ -13,11 +15,13 @@ class NegativePromptConfig(EraserConfig):
     """Options.
 
     Attributes:
-        text: what to guide away from; None for the targets' phrases.
+        text: what to guide away from; None for the targets' own.
+        of: their ``phrases``, or each one's ``name``: of an ambiguous phrase the reading, which the phrase does not say.
         separator: between several targets' phrases.
     """
 
-    text: str | None = None
+    text: str | None = Field(default=None, min_length=1)
+    of: Literal["phrases", "name"] = "phrases"
     separator: str = ", "
 
 
@@ -32,5 +36,5 @@ class NegativePrompt(Eraser[NegativePromptConfig]):
 
     def erase(self, base: Base, request: EraseRequest, config: NegativePromptConfig, ctx: Context) -> Erasure:
         """Names the targets to the runtime."""
-        phrases = config.separator.join(phrase for concept in request.targets for phrase in concept.phrases)
-        return Erasure(runtime=RuntimeSpec("negative-prompt", {"text": phrases if config.text is None else config.text}))
+        own = [n for c in request.targets for n in (c.phrases if config.of == "phrases" else (c.name,))]
+        return Erasure(runtime=RuntimeSpec("negative-prompt", {"text": config.separator.join(own) if config.text is None else config.text}))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -13,15 +13,14 @@ from torch import Tensor
 
 from conceptbench.core.errors import UserInputError
 from conceptbench.core.schemas import Concept
-from conceptbench.erasers.shared.fisher import ewc_penalty, fisher_information, selective_amnesia_loss
+from conceptbench.erasers.shared.fisher import ewc_penalty, fisher_of, selective_amnesia_loss
 from conceptbench.erasers.shared.loop import Terms, TrainingConfig, train, trainable
 from conceptbench.erasers.shared.references import References
+from conceptbench.erasers.shared.spans import check_anchors
 from conceptbench.models.base import Base
 from conceptbench.models.eraser import Context, Eraser, EraserConfig, EraseRequest, Load, Supports
 from conceptbench.models.erasure import Erasure, values_of
 
-FISHER_ROWS = 10
-"""Timesteps of one backward pass for the Fisher information: bounds the memory, changes nothing but rounding."""
 GENERIC = tuple(f"a photo of {x}" for x in ("a person", "a group of people", "a dog", "a horse", "a bird", "a car", "a house", "a city", "a forest", "a meal"))
 _ARTICLE = re.compile(r"^(an?|the)\s+", re.IGNORECASE)
 
@@ -86,30 +85,6 @@ def surrogates(base: Base, target: Concept, config: SAConfig, ctx: Context) -> t
     return latents, [prompts[i % len(prompts)] for i in range(len(latents))]
 
 
-def fisher_of(base: Base, images: References, group: str, timesteps: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """The Fisher information of the base's own objective, summed over evenly spaced timesteps and scaled up to all of them.
-
-    Args:
-        base: as it is.
-        images: clean latents with their prompts.
-        group: of parameters.
-        timesteps: how many of the base's.
-        generator: of the noise, one for each image and timestep.
-    """
-    total = len(base.alphas)
-    times = (2 * torch.arange(timesteps) + 1) * total // (2 * timesteps)
-
-    def elbo(i: int) -> Iterator[Tensor]:
-        for t in times.split(FISHER_ROWS):
-            noised = images.noised(base, torch.full_like(t, i), t, torch.randn((len(t), *images.latents.shape[1:]), generator=generator))
-            predicted = base.predict(noised.x_t, noised.t, base.encode(noised.texts).to(base.device, base.dtype), to="native")
-            goal = base.native_goal(noised.x, noised.noise, noised.t)
-            yield ((predicted - goal) ** 2).mean((1, 2, 3)).sum() * (total / timesteps)
-
-    with trainable(base, group) as parameters:
-        return fisher_information(parameters, elbo, len(images.texts))
-
-
 class SelectiveAmnesia(Eraser[SAConfig]):
     """The model's own objective on surrogates under the target's prompts, and on replayed images under theirs, near the old weights."""
 
@@ -118,13 +93,16 @@ class SelectiveAmnesia(Eraser[SAConfig]):
     reference = "Heng and Soh 2023, arXiv:2305.10120"
     Config: ClassVar[type[EraserConfig]] = SAConfig
     variants = MappingProxyType({"full": {"parameters": "full"}, "xattn": {"parameters": "xattn"}, "noxattn": {"parameters": "noxattn"}})
-    supports = Supports(iterative=True)
+    supports = Supports(iterative=True, heeds_others=True)
 
     @classmethod
-    def load(cls, config: SAConfig, targets: int) -> Load:  # noqa: ARG003 - targets take turns; images and Fisher information are the store's
-        """A row of each kind a step; images and the Fisher information are kept for all erasures and no part of what one costs."""
+    def load(cls, config: SAConfig, targets: int) -> Load:
+        """A row of each kind a step, the images, and the Fisher information, which is kept for all erasures."""
         rows = config.batch * (2 if config.gamma else 1)
-        return Load(0, config.steps * rows, rows, config.parameters)
+        surrogates = 0 if config.surrogate_folder else targets * config.surrogate_images
+        retained = config.replay_images if config.gamma and config.replay_retained else 0
+        shared = config.fisher_images * config.fisher_timesteps if config.lam else 0
+        return Load(0, config.steps * rows, rows, config.parameters, surrogates + cls._generic(config) + retained, shared)
 
     @classmethod
     def check(cls, base: Base, request: EraseRequest, config: SAConfig) -> None:
@@ -133,17 +111,23 @@ class SelectiveAmnesia(Eraser[SAConfig]):
             for target in request.targets:
                 if not target.anchor:
                     raise UserInputError(f"{target.name} has no anchor to be a surrogate", "give the concept an anchor, or `surrogate: some text`")
+            check_anchors(request)
         if config.fisher_timesteps > len(base.alphas):
             raise UserInputError(f"fisher_timesteps {config.fisher_timesteps} is more than the base's {len(base.alphas)}", "take as many or fewer")
-        if config.gamma and not cls._replayed(request, config.replay_texts):
-            raise UserInputError("every one of replay_texts names a target: nothing is left to replay", "add texts about other things")
+        texts = [text for concept, count in cls._sources(request, config) for text in concept.texts()[:count]]
+        if config.gamma and not cls._replayed(request, texts):
+            raise UserInputError(
+                f"each text of the {config.replay_images} replay_images names a target: nothing is left to replay",
+                "add replay_texts about other things, or replay more images",
+            )
 
     def erase(self, base: Base, request: EraseRequest, config: SAConfig, ctx: Context) -> Erasure:
         """Trains the chosen parameters; several targets take turns at random."""
         self.check(base, request, config)
-        generic = References.of(base, ctx, made_up("generic", config.replay_texts), max(config.replay_images, config.fisher_images))
-        fisher = self._fisher(base, request, config, ctx, generic) if config.lam else {}
-        replay = self._replay(base, request, config, ctx, generic)
+        count = self._generic(config)
+        generic = [References.of(base, ctx, made_up("generic", config.replay_texts), count)] if count else []
+        fisher = self._fisher(base, request, config, ctx, generic[0]) if config.lam else {}
+        replay = self._replay(base, request, config, ctx, generic[0]) if config.gamma else References(torch.empty(0), [])
         forget = [surrogates(base, target, config, ctx) for target in request.targets]
 
         def forgotten() -> tuple[Tensor, list[str]]:
@@ -181,11 +165,21 @@ class SelectiveAmnesia(Eraser[SAConfig]):
         """The texts that name neither a target nor what another part of the erasure erases."""
         return {t for t in texts if not any(names(t, c) for c in (*request.targets, *request.others))}
 
+    @staticmethod
+    def _generic(config: SAConfig) -> int:
+        """How many generic images are needed: the Fisher information is of some of those for both, so that its key needs no gamma."""
+        return max(config.replay_images, config.fisher_images) if config.lam else config.replay_images if config.gamma else 0
+
+    @staticmethod
+    def _sources(request: EraseRequest, config: SAConfig) -> list[tuple[Concept, int]]:
+        """What replay draws images of, the generic one first, and how many of each."""
+        retained = request.retained if config.replay_retained else ()
+        each = -(-config.replay_images // max(1, len(retained)))
+        return [(made_up("generic", config.replay_texts), config.replay_images), *((c, each) for c in retained)]
+
     def _replay(self, base: Base, request: EraseRequest, config: SAConfig, ctx: Context, generic: References) -> References:
-        parts = [References(generic.latents[: config.replay_images], generic.texts[: config.replay_images])]
-        if config.replay_retained and request.retained:
-            each = -(-config.replay_images // len(request.retained))
-            parts += [References.of(base, ctx, concept, each) for concept in request.retained]
+        (_, count), *others = self._sources(request, config)
+        parts = [References(generic.latents[:count], generic.texts[:count]), *(References.of(base, ctx, c, n) for c, n in others)]
         both = References.cat(parts)
         wanted = self._replayed(request, both.texts)
         rows = [i for i, text in enumerate(both.texts) if text in wanted]
@@ -193,19 +187,13 @@ class SelectiveAmnesia(Eraser[SAConfig]):
 
     def _fisher(self, base: Base, request: EraseRequest, config: SAConfig, ctx: Context, generic: References) -> dict[str, Tensor]:
         """Of the unmodified base and these options only: not of the targets, nor of what else the erasure draws."""
-        count = max(config.replay_images, config.fisher_images)
         key = {
             "group": config.parameters,
             "texts": list(config.replay_texts),
-            "of": count,
+            "of": len(generic.texts),
             "images": config.fisher_images,
             "timesteps": config.fisher_timesteps,
             "sampler": request.sampler.model_dump(),
         }
-
-        def make(generator: torch.Generator) -> dict[str, Tensor]:
-            rows = torch.randperm(count, generator=generator)[: config.fisher_images].tolist()
-            images = References(generic.latents[rows], [generic.texts[i] for i in rows])
-            return fisher_of(base, images, config.parameters, config.fisher_timesteps, generator)
-
-        return ctx.shared("fisher", key, make)
+        numbers = config.fisher_images, config.parameters, config.fisher_timesteps
+        return ctx.shared("fisher", key, lambda generator: fisher_of(base, generic, *numbers, generator, ctx.tick))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import MappingProxyType
 from typing import ClassVar, Literal
 
@@ -11,26 +10,23 @@ from pydantic import Field
 from torch import Tensor
 
 from conceptbench.core.schemas import Sampler
-from conceptbench.erasers.shared.latents import NoisyBatch, TrajectoryBank, partly_denoised
-from conceptbench.erasers.shared.loop import Terms, TrainingConfig, train, trainable
+from conceptbench.erasers.shared.latents import NoisyBatch, Trajectories, TrajectoryConfig
+from conceptbench.erasers.shared.loop import Terms, train, trainable
 from conceptbench.models.base import Base
 from conceptbench.models.eraser import Context, Eraser, EraserConfig, EraseRequest, Load, Supports
 from conceptbench.models.erasure import Erasure, values_of
 
 
-class SDDConfig(TrainingConfig):
+class SDDConfig(TrajectoryConfig):
     """Options; the defaults are the released code's.
 
     Attributes:
         teacher: ``self``: the goal is the current model's prediction for the empty prompt, without gradient (Kim et al.);
             ``frozen``: the base's (the form in the SepME paper).
-        ema: decay of the average of the weights, which samples x_t and is what the erasure holds.
-        start_guidance: guidance of the trajectories that x_t lies on; at 1 they are unconditional, as in the released code.
-        denoising_steps: DDIM steps of a whole trajectory.
-        latents: ``current``: x_t from partial denoising with the average; ``base``: from a bank of the base's trajectories.
-        bank: trajectories in the bank.
-        order: several texts take turns (``iterative``), are drawn at ``random``, or are one text with commas (``composite``).
-        texts: in how many of its training templates each phrase of a concept is used; 1 is the bare phrase, as in the paper.
+        ema: decay of the average of the weights, which samples x_t (``latents: current``) and is what the erasure holds.
+        start_guidance: guidance of the trajectories that x_t lies on; at 1 (or 0) they are unconditional, as in the released code.
+        order: several texts take turns (``iterative``), are drawn at ``random``, or are one text with commas (``composite``); a
+            trajectory of a bank is drawn from those of the turn's text.
     """
 
     parameters: str = "xattn"
@@ -40,22 +36,23 @@ class SDDConfig(TrainingConfig):
     clip: float | None = 1.0
     teacher: Literal["self", "frozen"] = "self"
     ema: float = Field(default=0.999, ge=0, lt=1)
-    start_guidance: float = 1.0
-    denoising_steps: int = Field(default=50, ge=1)
-    latents: Literal["current", "base"] = "current"
-    bank: int = Field(default=64, ge=1)
+    start_guidance: float = Field(default=1.0, ge=0)
     order: Literal["iterative", "random", "composite"] = "iterative"
-    texts: int = Field(default=1, ge=1)
+
+    def trajectories(self, size: int | None) -> Sampler:
+        """With guidance 0 in the place of 1: its answer is the unconditional one, which is not that for the prompt "" on SDXL."""
+        sampler = super().trajectories(size)
+        return sampler.model_copy(update={"guidance": 0.0}) if sampler.guidance == 1 else sampler
 
 
 class Points:
-    """Where x_t comes from: the average's partial denoising, or a bank of the base's trajectories.
+    """Where x_t comes from, the texts to erase there, and the goal.
 
     Args:
         base: the model being trained; unmodified for now.
         ctx: gives the noise.
         request: targets.
-        config: which of both, and with which guidance.
+        config: the average's partial denoising or a bank of the base's trajectories, and with which guidance.
         average: the average's values, changed in place from outside.
     """
 
@@ -64,11 +61,7 @@ class Points:
         self.texts = [t for c in request.targets for t in c.texts(config.texts)]
         if config.order == "composite":
             self.texts = [", ".join(p for c in request.targets for p in c.phrases)]
-        self.guided = config.start_guidance != 1
-        # a bank keeps both predictions, so its trajectories are guided ones; by 0 they are unconditional
-        guidance = 0.0 if config.latents == "base" and not self.guided else config.start_guidance
-        self.sampler = Sampler(scheduler="ddim", steps=config.denoising_steps, guidance=guidance, size=request.sampler.size)
-        self.bank = TrajectoryBank(base, self.texts, config.bank, self.sampler, ctx) if config.latents == "base" else None
+        self.trajectories = Trajectories(base, self.texts, config, config.trajectories(request.sampler.size), ctx)
 
     def turn(self, step: int) -> list[str]:
         """The texts of a step."""
@@ -79,15 +72,9 @@ class Points:
 
     def draw(self, step: int, teacher: dict[str, Tensor]) -> tuple[NoisyBatch, Tensor]:
         """Points with the texts to erase there, and the goal (B, C, h, w): the prediction for the empty prompt with the teacher's values."""
-        if self.bank is None:
-            texts = self.turn(step)
-            with self.base.swapped(self.average):
-                b = partly_denoised(self.base, texts if self.guided else [""] * len(texts), self.sampler, self.ctx.generator, teacher)
-            return replace(b, texts=texts), b.uncond
-        b = self.bank.draw(self.config.batch, self.ctx.generator)
-        if not self.guided:
-            b = replace(b, texts=self.turn(step))
-        if self.config.teacher == "frozen":
+        with self.base.swapped(self.average):
+            b = self.trajectories.draw(teacher, self.turn(step))
+        if self.config.latents == "current" or self.config.teacher == "frozen":
             return b, b.uncond
         with torch.no_grad():
             return b, self.base.predict(b.x_t, b.t, self.base.encode_unconditional([""]).expand(len(b.texts)).to(self.base.device, self.base.dtype))
@@ -104,14 +91,11 @@ class SDD(Eraser[SDDConfig]):
     supports = Supports(iterative=True)
 
     @classmethod
-    def load(cls, config: SDDConfig, targets: int) -> Load:  # noqa: ARG003 - texts take turns
-        """The training steps, and a bank of whole trajectories or half a trajectory (on average) a step, and the goal's predictions."""
+    def load(cls, config: SDDConfig, targets: int) -> Load:
+        """The training steps, the points, and beside a bank the goal's predictions."""
         rows = config.steps * config.batch
-        if config.latents == "base":
-            plain = config.bank * config.denoising_steps * 2 + (rows if config.teacher == "self" else 0)
-        else:
-            plain = rows * (config.denoising_steps // 2 * (1 if config.start_guidance == 1 else 2) + 2)
-        return Load(plain, rows, config.batch, config.parameters)
+        goals = rows if config.latents == "base" and config.teacher == "self" else 0
+        return Load(config.sampled_rows(targets) + goals, rows, config.batch, config.parameters)
 
     def erase(self, base: Base, request: EraseRequest, config: SDDConfig, ctx: Context) -> Erasure:
         """Trains the chosen parameters and returns their average."""

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from conceptbench.core.schemas import Concept
-from conceptbench.erasers.shared.spans import Span, aligned_tokens, all_tokens
+from conceptbench.erasers.shared.spans import Span, aligned_tokens, all_tokens, check_anchors
 from conceptbench.models.base import Base
 from conceptbench.models.eraser import Context, Eraser, EraserConfig, EraseRequest, Supports
 from conceptbench.models.erasure import Erasure
@@ -81,6 +81,12 @@ class UCE(Eraser[UCEConfig]):
     Config: ClassVar[type[EraserConfig]] = UCEConfig
     variants = MappingProxyType({"": {}, "plain": {"preserve": False}})
     supports = Supports(iterative=True)
+
+    @classmethod
+    def check(cls, base: Base, request: EraseRequest, config: UCEConfig) -> None:  # noqa: ARG003 - any base will do
+        """Refuses anchors that are erased themselves, where they are the guide."""
+        if config.guide == "anchor":
+            check_anchors(request)
 
     def erase(self, base: Base, request: EraseRequest, config: UCEConfig, ctx: Context) -> Erasure:
         """Edits all targets at once."""

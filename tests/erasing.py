@@ -26,6 +26,9 @@ class PlainContext:
     def shared(self, name, key, make):
         return make(torch.Generator().manual_seed(0))
 
+    def tick(self):
+        pass
+
     def saved(self):
         return None
 

@@ -10,16 +10,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from benchmarks import esd, judging, matmul, measuring, overhead, plan, run, sampling
+from benchmarks import erasers, esd, judging, matmul, measuring, overhead, plan, run, sampling
 from benchmarks.measuring import ForwardClock, Row, Settings, alternate, planned
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from world import write_suite
 
 from conceptbench.core.errors import UserInputError
-from conceptbench.core.manifests import load_concepts, load_prompts
+from conceptbench.core.manifests import load_concepts, load_prompts, load_suite, task_concepts
+from conceptbench.core.schemas import Concept, Sampler
 from conceptbench.erasers.esd import ESDConfig, esd_target
-from conceptbench.models.families import load_pipeline
+from conceptbench.models.eraser import EraseRequest
+from conceptbench.models.families import load_base, load_pipeline
 from conceptbench.models.groups import select
 
 
@@ -266,3 +268,27 @@ def test_judging_asks_every_judge_about_every_image_on_both_sides(settings, monk
     judging.run(settings)
     images = 2 * 2 + 3 * 2  # two and three concepts, two prompts each
     assert seen == {"images": images, "alone": images, "together": images}
+
+
+# -- erasers ---------------------------------------------------------------------------------------------------------
+def test_erasers_take_the_same_steps_on_both_sides(settings, monkeypatch):
+    monkeypatch.setattr(erasers, "METHODS", ("gcirs", "ca"))
+    rows = by_name(erasers.run(replace(settings, steps=3)))
+    assert list(rows) == ["gcirs steps", "gcirs tensors", "ca steps", "ca tensors"] and all(r.value > 0 for r in rows.values())
+    assert "gcirs-xattn:mini, 3 steps of" in rows["gcirs steps"].how
+    base = load_base(settings.base)
+    suite = load_suite(settings.suite)
+    request = EraseRequest((task_concepts(suite, suite.tasks[0])["ab"],), (), suite.sampler, seed=1)
+    made, images = erasers.with_steps(settings, base, "gcirs", request, 3), erasers.Images(base, request)
+    early = replace(made, config=made.config.model_copy(update={"min_steps": 0, "tau": 1e9}))  # below at once
+    erasers.erase(base, request, replace(early, config=early.config.model_copy(update={"min_steps": 3})), images)
+    with pytest.raises(RuntimeError, match="took 1 steps, and not 3"):
+        erasers.erase(base, request, early, images)
+
+
+def test_erasers_have_the_options_of_the_targets_kind(settings):
+    base = load_base(settings.base)
+    request = EraseRequest((Concept(name="s", kind="style", phrases=("ab",)),), (), Sampler(), seed=1)
+    made = measuring.entry(settings, base, "fmn:mini")
+    own = erasers.with_steps(settings, base, "fmn", request, 3).config
+    assert own == made.by_kind["style"].model_copy(update={"steps": 3}) and own.eos != made.config.eos

@@ -12,7 +12,7 @@ from conceptbench.core.validation import Surroundings, validate
 NAMES = ("ab", "ef", "gh")
 
 
-def check_eraser(spec, base):
+def check_eraser(spec, base, tasks=()):
     if spec not in ("uce", "negative-prompt"):
         raise unknown_name("eraser", spec, ["uce", "negative-prompt"])
     return ""

@@ -92,7 +92,7 @@ def planned(asked: Mapping[str, Any]) -> tuple[Base, Plan]:
     entries = {e.spec: e for e in (*(resolve(spec, family=base.info.family, tier=base.info.tier) for spec in specs), *brought)}
     split: Split | None = "development" if asked.get("development") else None
     plan = make_plan(suite, base.info, list(entries.values()), limit=asked.get("limit"), train_seed=asked["seed"], split=split)
-    check_requests(base, plan.suite, plan.erasures, plan.train_seed)
+    check_requests(base, plan)
     return base, plan
 
 

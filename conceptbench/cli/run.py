@@ -73,7 +73,7 @@ def carry_out(
         runner = Runner(base, plan, where, session=session, collect=collect)
         outcome = runner.run()
     with contextlib.suppress(WriteError):  # of use for the next plan only
-        record_rates(where, plan, outcome, base.device)
+        record_rates(where, plan, outcome, session, base.device)
     finish(runner, folder)
 
 

@@ -13,6 +13,10 @@ from pydantic import BaseModel, ConfigDict
 from conceptbench.core.statistics import Interval, mean_interval, paired_difference, rate_interval
 
 
+RowRole = Literal["target", "retained", "restored", "unseen", "model"]
+"""What a row is about: what is erased, what must stay, what was erased and is brought back, what no eraser is told of, an erasure as a whole."""
+
+
 class Estimate(BaseModel):
     """A number that says how sure it is.
 
@@ -98,7 +102,7 @@ class Difference(BaseModel):
 class ResultRow(BaseModel):
     """One number with all that is needed to compare it. The field order is the CSV's column order.
 
-    ``concept`` is ``*`` in a row over all concepts of the role; role ``model`` is for what an erasure is or costs as a whole.
+    ``concept`` is ``*`` in a row over all concepts of the role; :data:`RowRole` says which there are.
     ``eraser`` holds name and variant (``esd-x``); the unmodified model is ``base``. ``status`` is ``ok``, ``partial``, ``limited``
     (fewer prompts were asked for), ``development`` (tuning prompts) or ``failed`` (the erasure was not made; ``reason`` says why).
     ``spread`` is the standard deviation over what ``spread_kind`` says: images, tasks (splits), inversion seeds, disjoint splits.
@@ -109,7 +113,7 @@ class ResultRow(BaseModel):
     suite: str
     suite_version: str
     task: str
-    role: Literal["target", "retained", "model"]
+    role: RowRole
     concept: str
     base: str
     eraser: str

@@ -155,14 +155,18 @@ class Task(Strict):
 
     @model_validator(mode="after")
     def _disjoint(self) -> Task:
+        for role in ("targets", "retained", "unseen", "restored"):
+            twice = sorted({n for n in getattr(self, role) if getattr(self, role).count(n) > 1})
+            if twice:
+                raise ValueError(f"twice in {role}: {', '.join(twice)}")
         for one, other in (("targets", "retained"), ("targets", "unseen"), ("retained", "unseen")):
             both = sorted(set(getattr(self, one)) & set(getattr(self, other)))
             if both:
                 raise ValueError(f"both {one.removesuffix('s')} and {other}: {', '.join(both)}")
-        for name, chosen in (("anchors for", self.anchors), ("restored", self.restored)):
+        for name, chosen in (("anchors", self.anchors), ("restored", self.restored)):
             strangers = sorted(set(chosen) - set(self.targets))
             if strangers:
-                raise ValueError(f"{name} what is no target: {', '.join(strangers)}")
+                raise ValueError(f"{name} names what is no target of the task: {', '.join(strangers)}; its targets: {', '.join(self.targets)}")
         if self.restore_with not in ("", "random", *self.targets):
             raise ValueError(f"restore_with is {self.restore_with!r}; allowed: random, or one of the targets: {', '.join(self.targets)}")
         if self.restore_with and not self.restored:

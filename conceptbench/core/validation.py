@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from conceptbench.core.metric_checks import label_problems, metric_problems
 from conceptbench.core.prompt_checks import concept_problems, prompt_problems, strangers, too_few
 from conceptbench.core.protocols import spelled_out
 from conceptbench.core.registry import BASES, JUDGES
-from conceptbench.core.schemas import MetricSpec, Suite
+from conceptbench.core.schemas import MetricSpec, Suite, Task
 from conceptbench.core.suite_checks import card_before_training, shadowing_judges, strays, unknown_concepts, unknown_plugins
 from conceptbench.core.suite_parts import Parts, parts_of
 
@@ -25,12 +25,12 @@ class Surroundings:
 
     Attributes:
         card_of: judge's name -> its card; MissingWeightsError where its weights are not here.
-        check_eraser: an eraser's spec and the suite's base; raises a ConceptBenchError that says what is wrong, or returns why
+        check_eraser: an eraser's spec, the suite's base and its tasks; raises a ConceptBenchError that says what is wrong, or returns why
             it was not looked at (empty if it was).
     """
 
     card_of: Callable[[str], JudgeCard]
-    check_eraser: Callable[[str, str], str]
+    check_eraser: Callable[[str, str, Sequence[Task]], str]
 
 
 @dataclass
@@ -245,7 +245,7 @@ def _judge_of(spec: MetricSpec) -> str:
 def _check_erasers(parts: Parts, around: Surroundings, found: Findings) -> None:
     for i, spec in parts.erasers.items():
         try:
-            reason = around.check_eraser(spec, parts.base)
+            reason = around.check_eraser(spec, parts.base, tuple(parts.tasks.values()))
         except ConceptBenchError as error:
             found.problems.append(parts.document.problem(("erasers", i), f"eraser {spec!r}: {error.message}"))
         else:

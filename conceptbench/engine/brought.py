@@ -14,7 +14,7 @@ from conceptbench.engine.lineup import CHECKPOINT, Entry
 from conceptbench.models.base import Base
 from conceptbench.models.checkpoints import load_checkpoint, missing_checkpoint
 from conceptbench.models.combine import as_additive, combine, parse
-from conceptbench.models.eraser import Context, Eraser, EraserConfig, EraseRequest
+from conceptbench.models.eraser import Context, Eraser, EraserConfig, EraseRequest, Supports
 from conceptbench.models.erasure import Erasure
 
 
@@ -38,6 +38,7 @@ class Brought(Eraser[BroughtConfig]):
     name = CHECKPOINT
     summary = "weights made elsewhere"
     Config: ClassVar[type[EraserConfig]] = BroughtConfig
+    supports = Supports(restore=True, recover=True)  # whether its file can is seen when it is read
     paths: ClassVar[Mapping[str, Path]] = {}
 
     def erase(self, base: Base, request: EraseRequest, config: BroughtConfig, ctx: Context) -> Erasure:  # noqa: ARG002 - a file knows no request

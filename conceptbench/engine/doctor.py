@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,8 +23,9 @@ from conceptbench.core.judge import JudgeCard
 from conceptbench.core.manifests import load_concepts, load_suite, prompts_for
 from conceptbench.core.protocols import every_metric
 from conceptbench.core.registry import BASES, JUDGES, METRICS
-from conceptbench.core.schemas import Suite
+from conceptbench.core.schemas import Suite, Task
 from conceptbench.engine.lineup import resolve
+from conceptbench.engine.plan import check_supported
 
 PACKAGES = ("torch", "diffusers", "transformers", "open_clip_torch", "torchvision", "ray")
 WEIGHTLESS = ("scheduler", "tokenizer", "feature_extractor", "image_processor")
@@ -67,8 +68,8 @@ def judge_card(name: str) -> JudgeCard:
     return card
 
 
-def check_eraser(spec: str, base: str) -> str:
-    """Checks the name, variant, preset and options of a suite's eraser.
+def check_eraser(spec: str, base: str, tasks: Sequence[Task] = ()) -> str:
+    """Checks the name, variant, preset and options of a suite's eraser, and whether it can do what the tasks ask.
 
     Returns:
         Why it was not looked at: a file is not imported, because checking a suite must run nobody's code. Otherwise empty.
@@ -76,12 +77,14 @@ def check_eraser(spec: str, base: str) -> str:
     Raises:
         UserInputError: it does not exist (with the nearest name), or an option is wrong.
     """
-    path, ending, _ = spec.partition(".py")
+    path, ending, _ = spec.partition(",")[0].partition(".py")
     if ending:
         if not Path(path + ending).is_file():
             raise UserInputError(f"no such plugin file: {path}{ending}", "give a path to a .py file, optionally with :ClassName")
         return "a file is not run to check it; `conceptbench plan` runs it"
-    resolve(spec, family=None, tier="mini" if base == "mini" else "paper")
+    entry = resolve(spec, family=None, tier="mini" if base == "mini" else "paper")
+    for task in tasks:
+        check_supported(entry, task)
     return ""
 
 
@@ -191,7 +194,7 @@ class Doctor:
         found += [c for c in metrics if not c.ready]  # worth a line only if one does not import
         judges = dict.fromkeys(m.judge for m in every_metric(suite.metrics) if m.judge is not None and m.judge not in suite.judges)
         found += [self._check(name, "judge", j, partial(judge_card, j)) for j in judges]
-        found += [self._check(name, "eraser", e, partial(check_eraser, e, suite.base)) for e in suite.erasers]
+        found += [self._check(name, "eraser", e, partial(check_eraser, e, suite.base, suite.tasks)) for e in suite.erasers]
         return found
 
     def _check(self, suite: str, kind: str, name: str, look: Callable[[], object]) -> Check:

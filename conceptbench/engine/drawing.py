@@ -76,7 +76,7 @@ def chosen_part(erasure: Erasure | None, concepts: Sequence[str] | None, recover
         UserInputError: there is nothing to choose from, or nothing to recover with.
     """
     if erasure is None:
-        if concepts or recover:
+        if concepts or recover or recover_with:
             raise UserInputError("--concepts and --recover are about an erasure, and none is given", "give --checkpoint")
         return None
     if recover_with and not recover:
@@ -88,7 +88,10 @@ def chosen_part(erasure: Erasure | None, concepts: Sequence[str] | None, recover
             "--recover needs an erasure with a hidden artefact, and this one has none",
             "an exported file never has it; for an erasure with parts, choose with --concepts which are applied",
         )
-    return erasure.restoring(concepts or erasure.meta.get("targets", []), recover_with)
+    restored = concepts or erasure.meta.get("targets", [])
+    if not restored:
+        raise UserInputError("the erasure does not say what its targets were", "name them with --concepts")
+    return erasure.restoring(restored, recover_with)
 
 
 def draw_folder(

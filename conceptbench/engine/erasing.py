@@ -6,7 +6,7 @@ import contextlib
 import resource
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -14,9 +14,9 @@ import torch
 from conceptbench.core.errors import BaseChangedError, ConceptBenchError, PluginError, StoreError, UnitFailedError
 from conceptbench.core.schemas import Suite
 from conceptbench.core.seeds import training_seed
-from conceptbench.engine.joining import joined
+from conceptbench.engine.joining import check_joinable, joined
 from conceptbench.engine.lineup import CHECKPOINT
-from conceptbench.engine.plan import EraseUnit, request_of
+from conceptbench.engine.plan import EraseUnit, Plan, request_of
 from conceptbench.engine.session import Session
 from conceptbench.engine.store import Store
 from conceptbench.engine.training import TrainingContext
@@ -64,8 +64,13 @@ def erase(base: Base, unit: EraseUnit, suite: Suite, store: Store, *, train_seed
     stored = stored_erasure(store, unit.key)
     if stored is not None:
         return stored, False
+    if unit.key in session.failed:
+        raise UnitFailedError(session.failed[unit.key])
     # before its own lock is taken: parts are shared by tasks, and two tasks could wait for each other
-    parts = [erase(base, part, suite, store, train_seed=train_seed, session=session)[0] for part in unit.parts]
+    parts = []
+    for part in unit.parts:
+        parts.append(erase(base, part, suite, store, train_seed=train_seed, session=session)[0])
+        check_joinable(parts[-1], unit, part)
     with store.lock(unit.key, session.stop.check):
         stored = stored_erasure(store, unit.key)
         if stored is not None:
@@ -75,19 +80,29 @@ def erase(base: Base, unit: EraseUnit, suite: Suite, store: Store, *, train_seed
                 erasure = joined(parts, unit)
                 erasure.save(store.erasure_path(unit.key))
             else:
-                erasure = _make(base, unit, suite, store, train_seed, session)
+                erasure = _remembered(base, unit, suite, store, train_seed, session)
             return erasure, True
 
 
-def check_requests(base: Base, suite: Suite, units: Sequence[EraseUnit], train_seed: int) -> None:
+def _remembered(base: Base, unit: EraseUnit, suite: Suite, store: Store, train_seed: int, session: Session) -> Erasure:
+    """Makes the erasure; a failure is kept for the other tasks that share it."""
+    try:
+        erasure = _make(base, unit, suite, store, train_seed, session)
+    except UnitFailedError as error:
+        session.failed[unit.key] = error.message
+        raise
+    session.erased[unit.key] = erasure.meta["seconds"]
+    return erasure
+
+
+def check_requests(base: Base, plan: Plan) -> None:
     """Refuses, before anything is made, what an eraser cannot do for this base.
 
     Raises:
         UserInputError: the eraser's own reason.
     """
-    for unit in units:
-        for part in unit.parts or (unit,):
-            part.entry.eraser.check(base, request_of(suite, part, train_seed), part.entry.config)
+    for call in plan.calls():
+        call.entry.eraser.check(base, request_of(plan.suite, call, plan.train_seed), call.entry.config)
 
 
 def _earlier(unit: EraseUnit, store: Store) -> list[Erasure]:
@@ -103,7 +118,8 @@ def _earlier(unit: EraseUnit, store: Store) -> list[Erasure]:
 def _make(base: Base, unit: EraseUnit, suite: Suite, store: Store, train_seed: int, session: Session) -> Erasure:
     request = request_of(suite, unit, train_seed)
     seed = training_seed(train_seed, unit.entry.label, *unit.task.targets)
-    context = TrainingContext(base, suite, store, unit.key, unit.name, seed, session, watcher_of(suite, request.targets[0]))
+    watcher = watcher_of(suite, request.targets[0])
+    context = TrainingContext(base, suite, store, unit.key, unit.name, seed, session, watcher, source=unit.entry.source_sha256)
     session.reporter.begin(f"erase {unit.name}", getattr(unit.entry.config, "steps", 1))
     if base.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(base.device)
@@ -156,7 +172,7 @@ def _check_untouched(base: Base, unit: EraseUnit) -> None:
     changed = [c for c, h in base.info.components.items() if hashes.get(c) != h]
     if changed:
         raise BaseChangedError(
-            f"{unit.entry.label} left {', '.join(changed)} of the base changed on task {unit.task.id!r}; the run stops so that nothing is measured on it",
+            f"{unit.entry.label} left {', '.join(changed)} of the base changed on {unit.place}; the run stops so that nothing is measured on it",
             "train inside `trainable(...)`, which puts every weight back",
         )
 
@@ -169,11 +185,11 @@ def _guarded(make: Callable[[], Erasure], unit: EraseUnit) -> Erasure:
         raise
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
-        raise UnitFailedError(f"{unit.entry.label} failed on task {unit.task.id!r}: {error!r} ({Path(where.filename).name}:{where.lineno})") from error
+        raise UnitFailedError(f"{unit.entry.label} failed on {unit.place}: {error!r} ({Path(where.filename).name}:{where.lineno})") from error
     if not isinstance(erasure, Erasure):
         raise PluginError(f"{unit.entry.label}.erase returned {type(erasure).__name__}, not an Erasure")
     for change in erasure.changes:
         for name, tensor in change.tensors.items():
             if not bool(torch.isfinite(tensor).all()):
-                raise UnitFailedError(f"{unit.entry.label} on task {unit.task.id!r}: {change.component}.{name} is not finite", "lower its learning rate")
+                raise UnitFailedError(f"{unit.entry.label} on {unit.place}: {change.component}.{name} is not finite", "lower its learning rate")
     return erasure

@@ -13,6 +13,21 @@ from conceptbench.engine.plan import EraseUnit
 from conceptbench.models.erasure import Change, Erasure
 
 SUMMED = ("seconds", "network_evaluations", "size_bytes")
+JOINED = ("curve", "reference_images", "base")
+"""Of a part's record, what stands in the whole one's."""
+
+
+def check_joinable(part: Erasure, unit: EraseUnit, of: EraseUnit) -> None:
+    """Refuses a part that cannot be added to others, before the next one is made.
+
+    Raises:
+        UnitFailedError: it changes sampling, replaces weights, or hides what brings its target back: that has no sum with others.
+    """
+    if part.runtime is not None or part.recovery is not None or any(c.kind not in ("additive", "low-rank") for c in part.changes):
+        raise UnitFailedError(
+            f"{unit.entry.label} cannot erase {', '.join(unit.task.targets)} {unit.task.mode}: its erasure of {of.task.targets[0]!r} is no sum of changes",
+            "its class should say supports.iterative = False",
+        )
 
 
 def joined(parts: Sequence[Erasure], unit: EraseUnit) -> Erasure:
@@ -21,23 +36,15 @@ def joined(parts: Sequence[Erasure], unit: EraseUnit) -> Erasure:
     Changes that add up make the same weights in any order, so that any target can be left out again.
 
     Args:
-        parts: one a target, in the task's order.
+        parts: one a target, in the task's order; :func:`check_joinable` has seen them.
         unit: what they are the parts of.
-
-    Raises:
-        UnitFailedError: a part changes sampling, or replaces weights: that has no sum with others.
     """
     changes: list[Change] = []
     artefacts: dict[str, Tensor] = {}
     hidden: dict[str, Tensor] = {}
     for part, of in zip(parts, unit.parts, strict=True):
         target = of.task.targets[0]
-        if part.runtime is not None or any(c.kind not in ("additive", "low-rank") for c in part.changes):
-            raise UnitFailedError(
-                f"{unit.entry.label} cannot erase {', '.join(unit.task.targets)} {unit.task.mode}: its erasure of {target!r} is no sum of changes",
-                "its class should say supports.iterative = False",
-            )
-        changes += [replace(c, concept=c.concept or target) for c in part.changes]
+        changes += [replace(c, concept=c.concept or target) for c in part.changes] or [Change("unet", "additive", {}, target)]
         artefacts |= {f"{target}/{n}": t for n, t in part.artefacts.items()}
         hidden |= {f"{target}/{n}": t for n, t in part.hidden.items()}
     erasure = Erasure(changes, artefacts=artefacts, hidden=hidden)
@@ -52,7 +59,7 @@ def joined(parts: Sequence[Erasure], unit: EraseUnit) -> Erasure:
         "task": unit.task.id,
         "targets": list(unit.task.targets),
         "mode": unit.task.mode,
-        "parts": [p.meta["key"] for p in parts],
+        "parts": [{k: v for k, v in p.meta.items() if k not in JOINED} for p in parts],
         "peak_memory_mb": max(peaks, default=None),
         "curve": _curve([p.meta["curve"] for p in parts]),
         "weights_sha256": erasure.weights_hash(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -84,7 +85,7 @@ def _split_name(label: str) -> tuple[str, str]:
 
 def _resolve_file(spec: str) -> str | None:
     """Registers ``file.py`` or ``file.py:Class`` (and ``:preset`` after it) and returns the rest of the spec."""
-    parts = re.fullmatch(r"(.+\.py)(?::([^:,]*))?(?::([^,]*))?(,.*)?", spec)
+    parts = re.fullmatch(r"([^,]+\.py)(?::([^:,]*))?(?::([^,]*))?(,.*)?", spec)
     if parts is None:
         return None
     path, attribute, preset, options = parts.groups()
@@ -96,28 +97,54 @@ def _resolve_file(spec: str) -> str | None:
 def shared_source_hash() -> str:
     """The hash of the code that all erasers run on; part of every erasure's key."""
     folders = [files("conceptbench.erasers") / "shared", files("conceptbench.models")]
-    sources = sorted((str(p.name), p.read_text(encoding="utf-8")) for folder in folders for p in folder.iterdir() if p.name.endswith(".py"))
+    own = [files("conceptbench.engine") / f"{n}.py" for n in ("training", "joining", "pictures", "generate")]
+    paths = [*(p for folder in folders for p in folder.iterdir() if p.name.endswith(".py")), *own]
+    sources = sorted((str(p.name), p.read_text(encoding="utf-8")) for p in paths)
     return key_of(sources)
 
 
-def split_options(preset: str) -> tuple[str, dict[str, Any]]:
-    """``mini,lr=1e-3,steps=50`` to (``mini``, {lr: 0.001, steps: 50}); values are read as YAML.
+def split_options(text: str, config: type[EraserConfig]) -> dict[str, Any]:
+    """``lr=1e-3,steps=50,targets=[a, b]`` to options; values are read as YAML, but what a text option gets stays as it is written.
+
+    Args:
+        text: commas inside brackets and quotes separate nothing; may be empty.
+        config: whose options.
 
     Raises:
         UserInputError: a part is no ``name=value``, a name stands there twice, or a value is no YAML.
     """
-    name, *parts = preset.split(",")
     options: dict[str, Any] = {}
-    for part in parts:
-        key, sign, text = part.partition("=")
+    for part in _parts(text) if text else ():
+        key, sign, value = part.partition("=")
         key = key.strip()
         if not sign or not key or key in options:
-            raise UserInputError(f"{part!r} in {preset!r} is no option" + (" of its own" if key in options else ""), "write options as PRESET,NAME=VALUE,...")
+            raise UserInputError(f"{part!r} is no option" + (" of its own" if key in options else ""), "write options as NAME:PRESET,OPTION=VALUE,...")
+        known = config.model_fields.get(key)
+        if known is not None and known.annotation in (str, str | None) and value not in ("null", "~") and value[:1] not in ("'", '"'):
+            options[key] = value
+            continue
         try:
-            options[key] = yaml.load(text, OptionLoader)  # noqa: S506 - a safe loader
-        except yaml.YAMLError as error:
-            raise UserInputError(f"the value {text!r} of option {key!r} is not readable", "numbers, true, false, null and words are") from error
-    return name, options
+            options[key] = yaml.load(value, OptionLoader)  # noqa: S506 - a safe loader
+        except (yaml.YAMLError, ValueError) as error:
+            raise UserInputError(f"the value {value!r} of option {key!r} is not readable", "numbers, true, false, null, words and [lists] are") from error
+    return options
+
+
+def _parts(text: str) -> list[str]:
+    """The text cut at commas that are in no brackets and no quotes."""
+    parts, depth, quote = [""], 0, ""
+    for letter in text:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "'\"":
+            quote = letter
+        else:
+            depth += (letter in "[{(") - (letter in "]})")
+        if letter == "," and not depth and not quote:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
 
 
 def config_for(
@@ -148,9 +175,15 @@ def config_for(
     except ValidationError as error:
         lines = []
         for item in error.errors():
-            close = nearest(str(item["loc"][-1]), eraser.Config.model_fields)
+            name = str(item["loc"][-1])
+            close = None if name in eraser.Config.model_fields else nearest(name, eraser.Config.model_fields)
             lines.append(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" + (f"; did you mean {close!r}?" if close else ""))
         raise UserInputError(f"options of {eraser.name}:{preset}: " + "; ".join(lines)) from error
+
+
+def _written(value: Any) -> str:
+    """An option's value so that it can be read again."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def resolve(spec: str, *, family: str | None, tier: str) -> Entry:
@@ -161,11 +194,11 @@ def resolve(spec: str, *, family: str | None, tier: str) -> Entry:
         family: of the base; presets differ by it. None if it is not known yet: then only names and options are checked.
         tier: the base's; ``mini`` bases use the preset ``mini`` unless told otherwise, others ``paper``.
     """
-    plain, comma, rest = (_resolve_file(spec) or spec).partition(",")
+    plain, _, rest = (_resolve_file(spec) or spec).partition(",")
     label, _, preset = plain.partition(":")
-    _, own = split_options(comma + rest)
     name, variant = _split_name(label)
     eraser: type[Eraser[Any]] = ERASERS.load(name)
+    own = split_options(rest, eraser.Config)
     if not preset:
         preset = tier if tier in presets_of(name) else DEFAULT_PRESET
     config = config_for(eraser, variant, preset, family or "", own)
@@ -175,5 +208,5 @@ def resolve(spec: str, *, family: str | None, tier: str) -> Entry:
         raise UserInputError(f"{label} cannot erase from family {family!r}", f"it supports: {', '.join(eraser.supports.families)}")
     chosen = variant or next(iter(eraser.variants))
     classes = [c for c in eraser.__mro__ if c.__module__ not in ("builtins", "abc", "typing")]
-    shown = "".join(f",{k}={v}" for k, v in own.items())
+    shown = "".join(f",{k}={_written(own[k])}" for k in sorted(own))  # one name, in whatever order they were given
     return Entry(f"{name}-{chosen}" if chosen else name, preset + shown, eraser, config, source_hash([*classes, *eraser.uses]), by_kind)

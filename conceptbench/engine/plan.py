@@ -10,7 +10,7 @@ from conceptbench.core.files import key_of
 from conceptbench.core.manifests import task_concepts
 from conceptbench.core.schemas import Split, Suite, Task
 from conceptbench.engine.images import BASE, Images, ImageSpec, library_versions
-from conceptbench.engine.lineup import Entry, shared_source_hash
+from conceptbench.engine.lineup import CHECKPOINT, Entry, shared_source_hash
 from conceptbench.engine.pictures import folder_digest
 from conceptbench.engine.watching import watch_key
 from conceptbench.models.eraser import EraseRequest
@@ -30,6 +30,7 @@ class EraseUnit:
         others: targets that other parts of the same erasure erase.
         after: the unit on whose result this one goes on; its changes are applied to the base that the eraser gets.
         parts: one a target, if each is erased on its own; their changes are joined.
+        part_of: the target, if this is such a part.
     """
 
     entry: Entry
@@ -38,11 +39,17 @@ class EraseUnit:
     others: tuple[str, ...] = ()
     after: EraseUnit | None = None
     parts: tuple[EraseUnit, ...] = ()
+    part_of: str = ""
 
     @property
     def name(self) -> str:
-        """``esd-x:mini [church]``: what people and journals call it."""
-        return f"{self.entry.spec} [{self.task.id}]"
+        """``esd-x:mini [church]``, or ``esd-x:mini [three: dog]`` for the part of a target: what people and journals call it."""
+        return f"{self.entry.spec} [{self.task.id}{f': {self.part_of}' if self.part_of else ''}]"
+
+    @property
+    def place(self) -> str:
+        """Where something failed."""
+        return f"task {self.task.id!r}" + (f", target {self.part_of!r}" if self.part_of else "")
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,11 @@ class Plan:
 
     def calls(self) -> list[EraseUnit]:
         """Each call of an eraser, once: units without parts, and the parts of the others."""
-        return list({part.key: part for unit in self.erasures for part in unit.parts or (unit,)}.values())
+        found: dict[str, EraseUnit] = {}
+        for unit in self.erasures:
+            for call in unit.parts or (unit,):
+                found.setdefault(call.key, call)
+        return list(found.values())
 
     def distinct_base_images(self) -> list[ImageSpec]:
         """Images of the unmodified model, each once, whichever tasks ask for it."""
@@ -94,10 +105,10 @@ def request_of(suite: Suite, unit: EraseUnit, seed: int) -> EraseRequest:
     return EraseRequest(targets, retained, suite.sampler, others, seed)
 
 
-def _unit(suite: Suite, info: BaseInfo, entry: Entry, task: Task, seed: int, others: tuple[str, ...] = (), after: EraseUnit | None = None) -> EraseUnit:
-    """A unit that the eraser is called for once."""
-    request = request_of(suite, EraseUnit(entry, task, "", others, after), seed)
-    entry = entry.on(request.targets)
+def _called(suite: Suite, info: BaseInfo, unit: EraseUnit, seed: int) -> EraseUnit:
+    """A unit that the eraser is called for once, with the options for its targets and its key."""
+    request = request_of(suite, unit, seed)
+    entry = unit.entry.on(request.targets)
     key = key_of(
         {
             "what": "erasure",
@@ -108,49 +119,60 @@ def _unit(suite: Suite, info: BaseInfo, entry: Entry, task: Task, seed: int, oth
             "source": entry.source_sha256,
             "shared": shared_source_hash(),
             "request": {f.name: getattr(request, f.name) for f in fields(request)},
-            "after": after and after.key,
+            "after": unit.after and unit.after.key,
             "versions": library_versions(),
             **watch_key(suite),
             **({} if info.precision == "fp32" else {"precision": info.precision}),  # of reference images
         }
     )
-    return EraseUnit(entry, task, key, others, after)
+    return replace(unit, entry=entry, key=key)
 
 
 def _alone(task: Task, target: str) -> Task:
     """The task of erasing one of a task's targets."""
-    anchors = {t: a for t, a in task.anchors.items() if t == target}
     others = tuple(t for t in task.targets if t != target)  # its concepts stay known to it
-    return task.model_copy(update={"targets": (target,), "unseen": (*task.unseen, *others), "restored": (), "restore_with": "", "anchors": anchors})
+    return task.model_copy(update={"targets": (target,), "unseen": (*task.unseen, *others), "restored": (), "restore_with": ""})
 
 
 def erase_unit(suite: Suite, info: BaseInfo, entry: Entry, task: Task, seed: int) -> EraseUnit:
     """The erasure of a task by an entry of the line-up, in parts where the task's mode says so."""
-    if task.mode == "together" or len(task.targets) == 1:
-        return _unit(suite, info, entry, task, seed)
+    if task.mode == "together" or entry.preset == CHECKPOINT:  # a file is what it is
+        return _called(suite, info, EraseUnit(entry, task, ""), seed)
     parts: list[EraseUnit] = []
+    supports, in_turn = entry.eraser.supports, task.mode == "in-turn"
     for i, target in enumerate(task.targets):
-        others = task.targets[:i] if task.mode == "in-turn" else tuple(t for t in task.targets if t != target)
-        after = parts[-1] if parts and task.mode == "in-turn" else None
-        parts.append(_unit(suite, info, entry, _alone(task, target), seed, others, after))
-    return EraseUnit(entry, task, key_of({"what": "erasure in parts", "parts": [p.key for p in parts]}), parts=tuple(parts))
+        others = task.targets[:i] if in_turn else tuple(t for t in task.targets if t != target)
+        after = parts[-1] if parts and in_turn and not supports.independent else None
+        part = EraseUnit(entry, _alone(task, target), "", others if supports.heeds_others else (), after, part_of=target)
+        parts.append(_called(suite, info, part, seed))
+    key = key_of({"what": "erasure in parts", "targets": task.targets, "parts": [p.key for p in parts], "shared": shared_source_hash()})
+    return EraseUnit(entry, task, key, parts=tuple(parts))
 
 
-def _check_supported(entry: Entry, task: Task) -> None:
+def check_supported(entry: Entry, task: Task) -> None:
     """Refuses what an eraser says that it cannot do."""
+    if entry.preset == CHECKPOINT:
+        return
     supports, several = entry.eraser.supports, len(task.targets) > 1
+    leave_out = "or leave this task or this eraser out: --task, --eraser"
     if several and task.mode == "together" and not supports.multi:
-        raise UserInputError(f"{entry.label} erases one target at a time, and task {task.id!r} has {len(task.targets)}", "mode: apart or in-turn")
-    if several and task.mode != "together" and not supports.iterative:
-        raise UserInputError(f"{entry.label} cannot erase targets {task.mode} as task {task.id!r} asks: its erasures do not add up", "mode: together")
-    separable = supports.restore or (several and task.mode != "together")
+        raise UserInputError(f"{entry.label} erases one target at a time, and task {task.id!r} has {len(task.targets)}", f"mode: apart or in-turn; {leave_out}")
+    if task.mode != "together" and not supports.iterative:
+        raise UserInputError(
+            f"{entry.label} cannot erase targets {task.mode} as task {task.id!r} asks: its erasures do not add up", f"mode: together; {leave_out}"
+        )
+    separable = supports.restore or task.mode != "together"
     if task.restored and not (separable or supports.recover):
         raise UserInputError(
             f"{entry.label} cannot bring {', '.join(task.restored)} back as task {task.id!r} asks",
-            "leave it out; erasers with parts or a hidden artefact can, and so can others in mode apart or in-turn",
+            f"erasers with parts or a hidden artefact can, and so can others that add up, in mode apart or in-turn; {leave_out}",
         )
     if task.restore_with and not supports.recover:
-        raise UserInputError(f"{entry.label} has nothing hidden to bring {', '.join(task.restored)} back with, and task {task.id!r} has restore_with")
+        raise UserInputError(
+            f"{entry.label} has nothing hidden to bring {', '.join(task.restored)} back with, and task {task.id!r} has restore_with", leave_out
+        )
+    if task.restored:
+        entry.eraser.check_restoring(entry.config, task.restored, task.restore_with)
 
 
 def make_plan(suite: Suite, info: BaseInfo, entries: list[Entry], *, limit: int | None = None, train_seed: int = 0, split: Split | None = None) -> Plan:
@@ -175,7 +197,7 @@ def make_plan(suite: Suite, info: BaseInfo, entries: list[Entry], *, limit: int 
         if entry.eraser.supports.needs_cfg and suite.sampler.guidance == 1:
             raise UserInputError(f"{entry.label} needs classifier-free guidance, and suite {suite.name!r} samples with guidance 1")
         for task in suite.tasks:
-            _check_supported(entry, task)
+            check_supported(entry, task)
             units.append(erase_unit(suite, info, entry, task, train_seed))
     images = {t.id: Images(suite, t, limit) for t in suite.tasks}
     return Plan(suite, info, tuple(entries), images, tuple(units), train_seed, limit, split == "development")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from conceptbench.engine.plan import Plan
 from conceptbench.engine.store import Store
 from conceptbench.engine.timing import predicted_seconds, read_rates
 from conceptbench.models.base import Base
+from conceptbench.models.erasure import Erasure
 
 BYTES_PER_PIXEL = 2.2  # of PNGs at compression level 1, measured on the mini tier's images with their text chunks
 
@@ -56,9 +57,12 @@ def duration(seconds: float) -> str:
 
 def preview(plan: Plan, store: Store, base: Base) -> Preview:
     """Counts a plan against the store and says how long the rest will take; a short trial of the base if nothing is known."""
+    stored = {unit.key: stored_erasure(store, unit.key) for unit in plan.erasures}
+    images, present = _counted(plan, store, stored)
     calls = plan.calls()
-    missing = [call for call in calls if stored_erasure(store, call.key) is None]
-    images, present = _counted(plan, store)
+    # the parts of what is there whole are not asked for
+    wanted = {part.key for unit in plan.erasures if stored[unit.key] is None for part in unit.parts or (unit,)}
+    missing = [c for c in calls if c.key in wanted and (stored[c.key] if c.key in stored else stored_erasure(store, c.key)) is None]
     size = plan.suite.sampler.size or plan.info.size
     seconds, measured = predicted_seconds(plan, base, read_rates(store), images=images - present, erasures=missing)
     return Preview(
@@ -72,11 +76,11 @@ def preview(plan: Plan, store: Store, base: Base) -> Preview:
     )
 
 
-def _counted(plan: Plan, store: Store) -> tuple[int, int]:
+def _counted(plan: Plan, store: Store, erasures: Mapping[str, Erasure | None]) -> tuple[int, int]:
     """How many distinct images a plan has, and how many of them the store has."""
     models, unknown = [(t.id, BASE) for t in plan.suite.tasks], 0
     for unit in plan.erasures:
-        stored = stored_erasure(store, unit.key)
+        stored = erasures[unit.key]
         if stored is None:
             unknown += len(plan.images[unit.task.id])
         else:

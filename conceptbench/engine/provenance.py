@@ -63,7 +63,14 @@ def results_document(outcome: Outcome, judges: Mapping[str, Any], argv: Sequence
                 "notes": plan.info.notes,
             },
             "erasers": [
-                {"spec": e.spec, "config": e.config, "by_kind": e.by_kind, "summary": e.eraser.summary, "reference": e.eraser.reference, "source_sha256": e.source_sha256}
+                {
+                    "spec": e.spec,
+                    "config": e.config,
+                    "by_kind": e.by_kind,
+                    "summary": e.eraser.summary,
+                    "reference": e.eraser.reference,
+                    "source_sha256": e.source_sha256,
+                }
                 for e in plan.entries
             ],
             "judges": {

@@ -13,12 +13,13 @@ from conceptbench.core.schemas import Concept, Headline, Kind, MetricSpec, Promp
 from conceptbench.engine.foreign_classes import NAMED, Classes, classes_among, labels_of_concepts
 from conceptbench.engine.foreign_records import ForeignFile, ForeignRecord, partners
 from conceptbench.engine.foreign_tables import SHOWN, is_missing
+from conceptbench.engine.groups import ALL, Group, groups_of
 from conceptbench.engine.images import BASE, ImageSpec
 from conceptbench.engine.record_answers import Answers, answers_of
 from conceptbench.engine.record_metrics import UNKNOWN, Request, cards_of, metrics_of
 from conceptbench.engine.records import Record
-from conceptbench.engine.rows import ALL, NOTHING, RowMaker
-from conceptbench.engine.scoring import Group, Values, difference_of, estimate_of, groups_of
+from conceptbench.engine.rows import NOTHING, RowMaker
+from conceptbench.engine.scoring import Values, difference_of, estimate_of
 from conceptbench.engine.seen import Model
 from conceptbench.models.conditions import Condition
 
@@ -131,7 +132,7 @@ def _score(task: _Task, metrics: Sequence[Metric], request: Request, result: Res
         for j, i in enumerate(chosen):
             of_model[i].update({protocol_of(metric, task.classes): mine.of[j]} if mine.counted[j] else {})
             of_base[i].update({protocol_of(metric, task.classes): theirs.of[j]} if theirs is not None and theirs.counted[j] else {})
-        for group in groups_of([task.specs[i] for i in chosen]):
+        for group in groups_of([task.specs[i] for i in chosen], {}):
             if rows and rows[0].concept == ALL != group.concept and len(group.images) == rows[0].n_planned:  # the only concept of the role
                 result.rows += [r.model_copy(update={"concept": group.concept}) for r in rows]
                 continue

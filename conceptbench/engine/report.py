@@ -22,6 +22,7 @@ from conceptbench.engine.figures import bars, curves, extremes, findings, matrix
 from conceptbench.engine.figures.galleries import Keys, galleries
 from conceptbench.engine.figures.numbers import show_number, show_signed
 from conceptbench.engine.figures.tiles import picture
+from conceptbench.engine.groups import concepts_by_role, row_roles
 from conceptbench.engine.images import BASE, FLOOR, Images
 from conceptbench.engine.records import Record, read_records
 from conceptbench.engine.store import Store
@@ -73,6 +74,11 @@ class _Run:
         part: Mapping[str, Any] = self.document["canonical"]
         return part
 
+    @property
+    def erasers(self) -> tuple[str, ...]:
+        """Names of the erasers: neither the base nor the base under another sampler."""
+        return tuple(who for who in self.order[1:] if not who.startswith(FLOOR))
+
     def legend(self, shown: Collection[str]) -> list[tuple[str, str]]:
         """(name, colour) of the models that a figure shows, in the order of the line-up."""
         return [(who, self.palette.get(who, svg.BASE_COLOUR)) for who in self.order if who in shown]
@@ -108,12 +114,27 @@ def _read(folder: Path) -> _Run:
     return _Run(document, suite, rows, names, (BASE, *erasers), svg.colours(erasers), *_records(folder))
 
 
+MODES = {"together": "together", "in-turn": "one after another, each from the model without those before", "apart": "each alone, and then all changes summed"}
+
+
+def task_story(task: Task) -> list[str]:
+    """What is done with the concepts of a task, in sentences: how they are erased, what is kept, brought back and never told of."""
+    found = [f"Erased {MODES[task.mode]}"] if len(task.targets) > 1 else []
+    if task.restored:
+        others = {"": "by leaving out its part of the erasure or by its own hidden artefact", "random": "by an artefact of the same norm drawn at random"}
+        way = others.get(task.restore_with, f"by the hidden artefact of {task.restore_with}")
+        found.append(f"Brought back before anything is measured: {', '.join(task.restored)}, {way}")
+    found += [f"Kept: {', '.join(task.retained)}"] if task.retained else []
+    found += [f"Unseen, because no eraser is told of it: {', '.join(task.unseen)}"] if task.unseen else []
+    return found
+
+
 def _figures(run: _Run, task: Task, rows: Sequence[Row]) -> dict[str, Any]:
     headline = run.suite.headline
     points = scatter.points_of(rows, headline.kept, headline.erased, run.order)
     axes = scatter.axis_name(rows, headline.kept, "retained"), scatter.axis_name(rows, headline.erased, "target")
     panels = curves.panels_of(_curves(run, task))
-    shown = (("target", headline.erased, task.erased), ("retained", headline.kept, task.kept))
+    shown = [(role, headline.erased if role == "target" else headline.kept, names) for role, names in concepts_by_role(task).items()]
     everything = [r for r in rows if r["concept"] == "*"]
     return {
         "families": [thresholds.thresholds_svg(f, run.palette) for f in thresholds.families_of(everything)],
@@ -162,15 +183,15 @@ def _task(run: _Run, task: Task, keys: Keys, store: Store) -> dict[str, Any]:
         prompts.setdefault(spec.concept, []).append(spec.condition.text)
     return {
         "id": task.id,
-        "targets": task.erased,
-        "retained": task.kept,
+        "targets": task.targets,
+        "story": task_story(task),
         **_figures(run, task, of_images),
         "table": tables.table([r for r in of_images if r["concept"] == "*"], run.order, run.suite),
         "model": _model_table(run, task, rows),
         "heat": findings.heat_panels(found, load_concepts(run.suite.concepts), prompts),
         "drawn": findings.picture_panels(found, load_concepts(run.suite.concepts)),
         "probed": findings.curve_panels(found, {**run.palette, BASE: svg.BASE_COLOUR}),
-        "galleries": galleries(specs, load_concepts(run.suite.concepts), models, keys, store),
+        "galleries": galleries(specs, load_concepts(run.suite.concepts), models, keys, store, row_roles(task)),
         "extremes": _extremes(run, task, of_images, store),
         "rows": [r for r in of_images if r["concept"] != "*"],
     }
@@ -211,8 +232,8 @@ def report_from_results(folder: Path, store: Store | None = None) -> Path:
         .render(
             suite=run.suite,
             tasks=[_task(run, task, keys, store) for task in run.suite.tasks],
-            matrices=matrix.matrices(run.rows, run.suite, [who for who in run.order[1:] if not who.startswith(FLOOR)]),
-            several=[several.panel_svg(p, run.palette) for p in several.panels_of(run.rows, run.suite, run.order[1:])],
+            matrices=matrix.matrices(run.rows, run.suite, run.erasers),
+            several=[several.panel_svg(p, run.palette) for p in several.panels_of(run.rows, run.suite, run.erasers)],
             splits=tables.table(over_splits, run.order, run.suite) if over_splits else None,
             legend=run.legend(run.order),
             document=run.document,

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from conceptbench.core.metric import Quantity
-from conceptbench.core.results import Difference, Estimate, ResultRow
+from conceptbench.core.results import Difference, Estimate, ResultRow, RowRole
 from conceptbench.core.schemas import Suite
 from conceptbench.engine.seen import Model
 
-ALL = "*"
 NOTHING = Difference(value=None)
 
 
@@ -32,7 +31,7 @@ class RowMaker:
         self,
         metric: Quantity,
         model: Model,
-        role: Any,
+        role: RowRole,
         concept: str,
         estimate: Estimate,
         *,
@@ -49,7 +48,7 @@ class RowMaker:
         Args:
             metric: of the row.
             model: whose.
-            role: target, retained or model.
+            role: of the concepts, or model.
             concept: its name, or ``*``.
             estimate: the value.
             base: the base's value.

@@ -91,8 +91,8 @@ class Runner:
         With a shard of several, only that part is made, and nothing is scored: the run without a shard does that.
         """
         for unit in self.plan.erasures:  # a file that does not fit is found before hours of drawing
-            if unit.entry.preset == CHECKPOINT and not self.collect:
-                self._erasure(unit)
+            if unit.entry.preset == CHECKPOINT and not self.collect and (found := self._erasure(unit)) is not None:
+                found.restoring(unit.task.restored, unit.task.restore_with)
         images = self._images(self.plan.distinct_base_images(), BASE, BASE)
         if self.session.shard.count > 1:
             for task in self.plan.suite.tasks:
@@ -191,8 +191,8 @@ class Runner:
     def _erasure(self, unit: EraseUnit) -> Erasure | None:
         if self.collect:
             return stored_erasure(self.store, unit.key)
-        erasure, made = erase(self.base, unit, self.plan.suite, self.store, train_seed=self.plan.train_seed, session=self.session)
-        self.outcome.work.erasures += made
+        erasure, _ = erase(self.base, unit, self.plan.suite, self.store, train_seed=self.plan.train_seed, session=self.session)
+        self.outcome.work.erasures = len(self.session.erased)
         return erasure
 
     def _edited(self, erasure: Erasure, before: Mapping[str, Any]) -> Edited | None:

@@ -1,4 +1,4 @@
-"""Rows of metrics that are made of other metrics' estimates."""
+"""Rows of metrics that are made of other metrics' estimates, of what is erased and what must stay; what is brought back or unseen is no part of them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from conceptbench.core.protocols import names_of
 from conceptbench.core.results import Difference, Estimate, ResultRow
 from conceptbench.core.schemas import Role
 from conceptbench.core.whole_metric import DerivedMetric
+from conceptbench.engine.groups import ALL
 from conceptbench.engine.measures import Measures, source_protocols
-from conceptbench.engine.rows import ALL, NOTHING, RowMaker
+from conceptbench.engine.rows import NOTHING, RowMaker
 from conceptbench.engine.seen import Model
 
 
@@ -75,7 +76,7 @@ def derived_rows(
     found = []
     for metric in measures.derived:
         role = metric.row_role
-        sources = [r for r in rows if set(names_of(r.protocol)) & set(metric.sources)]
+        sources = [r for r in rows if r.role in ("target", "retained") and set(names_of(r.protocol)) & set(metric.sources)]
         if not sources:  # e.g. of pairs, for the base itself
             continue
         # another judge or arithmetic of a source makes another number

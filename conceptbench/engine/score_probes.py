@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from conceptbench.core.results import Difference, Estimate, ResultRow
-from conceptbench.core.schemas import Concept, Role, Task
+from conceptbench.core.results import Difference, Estimate, ResultRow, RowRole
+from conceptbench.core.schemas import Concept, Task
+from conceptbench.engine.groups import ALL, asked_role, concepts_by_role
 from conceptbench.engine.measures import Measure
-from conceptbench.engine.rows import ALL, NOTHING, RowMaker
+from conceptbench.engine.rows import NOTHING, RowMaker
 from conceptbench.engine.seen import Model
 from conceptbench.models.probe import Probe, Probed
 
@@ -30,10 +31,9 @@ def probe_rows(
     if base is not None and not model.whole:
         return []
     rows = []
-    roles: tuple[tuple[Role, Sequence[str]], ...] = (("target", task.erased), ("retained", task.kept))
     for measure in probes:
-        for role, names in roles:
-            planned = [n for n in names if measure.asks_about(concepts[n], role)]
+        for role, names in concepts_by_role(task).items():
+            planned = [n for n in names if measure.asks_about(concepts[n], asked_role(role))]
             for concept in [ALL, *planned] if planned else []:
                 chosen = planned if concept == ALL else [concept]
                 rows += [_row(measure.metric, part, maker, model, role, concept, chosen, base) for part in ("", *measure.metric.parts)]
@@ -53,9 +53,9 @@ def _joined(found: Mapping[str, Probed], part: str) -> tuple[list[float | None],
     return values, clusters
 
 
-def _row(probe: Probe, part: str, maker: RowMaker, model: Model, role: Role, concept: str, names: Sequence[str], base: Model | None) -> ResultRow:
+def _row(probe: Probe, part: str, maker: RowMaker, model: Model, role: RowRole, concept: str, names: Sequence[str], base: Model | None) -> ResultRow:
     mine, theirs = _found(probe, model, names), _found(probe, base or model, names)
-    unit, better = probe.parts.get(part, probe.unit), "neither" if part else probe.better(role)
+    unit, better = probe.parts.get(part, probe.unit), "neither" if part else probe.better(asked_role(role))
     estimate = _estimate(probe, part, mine, names, unit, better)
     base_value, delta = None, NOTHING
     if theirs.keys() == set(names):

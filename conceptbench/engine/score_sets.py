@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from conceptbench.core.metric import Asked, Sample, Scored, SetMetric
 from conceptbench.core.registry import REFERENCES
-from conceptbench.core.results import Difference, ResultRow
-from conceptbench.core.schemas import Concept, Role
+from conceptbench.core.results import Difference, ResultRow, RowRole
+from conceptbench.core.schemas import Concept
+from conceptbench.engine.groups import ALL, Group, groups_of
 from conceptbench.engine.images import ImageSpec
 from conceptbench.engine.measures import Measure
 from conceptbench.engine.references import References
-from conceptbench.engine.rows import ALL, NOTHING, RowMaker
+from conceptbench.engine.rows import NOTHING, RowMaker
 from conceptbench.engine.seen import Looker, Model
 
 Keyed = tuple[Model, Mapping[int, str]]
@@ -34,6 +35,7 @@ class SetScores:
         looker: shows images to it.
         maker: of rows.
         references: features of reference sets.
+        roles: concept -> role of its rows.
     """
 
     measure: Measure[SetMetric]
@@ -42,6 +44,7 @@ class SetScores:
     looker: Looker
     maker: RowMaker
     references: References | None
+    roles: Mapping[str, RowRole]
 
     def __post_init__(self) -> None:
         self.metric: SetMetric = self.measure.metric
@@ -69,37 +72,34 @@ class SetScores:
         per_image: dict[int, float] = {}
         if self.metric.beside == "base" and model[0] is base[0]:
             return found, per_image  # the base beside itself
-        roles: tuple[Role, ...] = ("target", "retained")
-        for role in roles:
-            own = [s for s in self.chosen if s.role == role]
-            if not own:
-                continue
-            if self.metric.beside != "others":
-                found.append(self._row(model, base, role, None, own, compared, per_image))
-            if self.metric.each_concept:
-                for name in dict.fromkeys(s.concept for s in own):
-                    concept = self.looker.asked(next(s for s in own if s.concept == name)).concept
-                    found.append(self._row(model, base, role, concept, [s for s in own if s.concept == name], compared, {}))
+        for group in groups_of(self.chosen, self.roles):
+            whole = group.concept == ALL
+            if self.metric.beside != "others" if whole else self.metric.each_concept:
+                found.append(self._row(model, base, group, compared, per_image if whole else {}))
         return found, per_image
 
-    def _row(
-        self, model: Keyed, base: Keyed, role: Role, concept: Concept | None, own: Sequence[ImageSpec], compared: bool, per_image: dict[int, float]
-    ) -> ResultRow:
+    def _row(self, model: Keyed, base: Keyed, group: Group, compared: bool, per_image: dict[int, float]) -> ResultRow:
+        own = [s for _, s in group.images]
+        concept = None if group.concept == ALL else self.looker.asked(own[0]).concept
         there = self._heard(model, own)
         generated, real = self._sample(model, there, concept), self._real(model, base, there, own, concept)
         value = self.metric.estimate(generated=generated, real=real)
         counts = {"planned": len(own), "scored": value.scored or (len(there) if value.value is not None else 0)}
         estimate = value.model_copy(
-            update={**counts, "clusters": value.clusters or len(set(generated.clusters)), "unit": self.metric.unit, "better": self.metric.better(role)}
+            update={
+                **counts,
+                "clusters": value.clusters or len(set(generated.clusters)),
+                "unit": self.metric.unit,
+                "better": self.metric.better(group.asked),
+            }
         )
         for spec, number in zip(there, self._per_image(generated, real), strict=False):
             per_image[id(spec)] = number
         of_base, delta = self._against_base(model, base, own, concept, compared, estimate.value)
         digest = "" if self.metric.beside in ("base", "others") else self._reference(own)[1]
-        about = concept.name if concept else ALL
         partial = len(there) < len(own) or len(real) < self._wanted(there, own, len(real))
         named = {"protocol": self.protocol, "reference": digest}
-        return self.maker.row(self.metric, model[0], role, about, estimate, base=of_base, delta=delta, partial=partial, **named)
+        return self.maker.row(self.metric, model[0], group.role, group.concept, estimate, base=of_base, delta=delta, partial=partial, **named)
 
     def _against_base(
         self, model: Keyed, base: Keyed, own: Sequence[ImageSpec], concept: Concept | None, compared: bool, value: float | None

@@ -9,20 +9,19 @@ from typing import Any
 from conceptbench.core.manifests import task_concepts
 from conceptbench.core.metric import Metric, SetMetric
 from conceptbench.core.results import Difference, Estimate, ResultRow
-from conceptbench.core.schemas import Role, Suite, Task
+from conceptbench.core.schemas import Suite, Task
 from conceptbench.core.statistics import wilson
 from conceptbench.core.whole_metric import ErasureMetric
+from conceptbench.engine.groups import ALL, Group, groups_of, row_roles
 from conceptbench.engine.images import ImageSpec
 from conceptbench.engine.measures import Measure, Measures, in_suite_order
 from conceptbench.engine.records import Record
 from conceptbench.engine.references import References
-from conceptbench.engine.rows import ALL, NOTHING, RowMaker
+from conceptbench.engine.rows import NOTHING, RowMaker
 from conceptbench.engine.score_derived import derived_rows
 from conceptbench.engine.score_probes import probe_rows
 from conceptbench.engine.score_sets import SetScores
 from conceptbench.engine.seen import Looker, Model, TextBook
-
-ROLES: tuple[Role, ...] = ("target", "retained")
 
 
 @dataclass(frozen=True)
@@ -38,25 +37,6 @@ class Values:
     of: list[float | None]
     heard: list[bool]
     counted: list[bool]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Images of one role, of one concept or of all: (position among the metric's images, image)."""
-
-    role: Role
-    concept: str
-    images: list[tuple[int, ImageSpec]]
-
-
-def groups_of(chosen: Sequence[ImageSpec], *, each_concept: bool = True) -> list[Group]:
-    """The groups that rows are made of: for each role all its images, then those of each concept."""
-    found = []
-    for role in ROLES:
-        own = [(j, s) for j, s in enumerate(chosen) if s.role == role]
-        names = dict.fromkeys(s.concept for _, s in own) if each_concept else ()
-        found += [Group(role, c, [(j, s) for j, s in own if c in (ALL, s.concept)]) for c in ([ALL, *names] if own else [])]
-    return found
 
 
 @dataclass
@@ -84,6 +64,7 @@ class TaskScores:
 
     def __post_init__(self) -> None:
         self.concepts = task_concepts(self.suite, self.task)
+        self.roles = row_roles(self.task)
         self.looker = Looker(self.measures, self.concepts, self.book)
         self.maker = RowMaker(self.suite, self.task.id, self.common)
         self.chosen = [self._applicable(m) for m in self.measures.images]
@@ -91,7 +72,8 @@ class TaskScores:
         self._base_keys: dict[int, str] = {}
         self._base_rows: list[ResultRow] = []
         self._sets = [
-            SetScores(m, self._applicable(m), self._applicable(replace(m, only=())), self.looker, self.maker, self.references) for m in self.measures.sets
+            SetScores(m, self._applicable(m), self._applicable(replace(m, only=())), self.looker, self.maker, self.references, self.roles)
+            for m in self.measures.sets
         ]
         for measure, own in zip(self.measures.images, self.chosen, strict=True):
             self.looker.learn(measure.metric, measure.judge, own)
@@ -117,7 +99,7 @@ class TaskScores:
         rows: list[ResultRow] = []
         for measure, own, mine, base in zip(self.measures.images, self.chosen, values, of_base, strict=True):
             if measure.metric.needs == "images" or not (is_base or not paired):
-                rows += [self.image_row(measure.metric, model, g, mine, base, paired and not is_base) for g in groups_of(own)]
+                rows += [self.image_row(measure.metric, model, g, mine, base, paired and not is_base) for g in groups_of(own, self.roles)]
         per_image = []
         for scores in self._sets:
             made, of_each = scores.rows((model, keys), (self._base, self._base_keys), compared=paired and not is_base)
@@ -166,7 +148,7 @@ class TaskScores:
         return [
             Record(
                 task=self.task.id,
-                role=s.role,
+                role=self.roles[s.concept],
                 concept=s.concept,
                 eraser=model.eraser,
                 preset=model.preset,
@@ -210,7 +192,12 @@ def estimate_of(metric: Metric, group: Group, values: Values) -> Estimate:
     done = [(values.of[j], s.prompt_id) for j, s in group.images if values.heard[j] and values.counted[j]]
     outside = sum(not values.counted[j] for j, _ in group.images)
     estimate = Estimate.of(
-        [v for v, _ in done], [c for _, c in done], planned=len(group.images), rate=metric.is_rate, unit=metric.unit, better=metric.better(group.role)
+        [v for v, _ in done],
+        [c for _, c in done],
+        planned=len(group.images),
+        rate=metric.is_rate,
+        unit=metric.unit,
+        better=metric.better(group.asked),
     )
     if outside:
         note = f"{outside} of {len(group.images)} images do not count"

@@ -135,6 +135,8 @@ class Session:
         shard: the part that is this process's.
         batch: images a forward.
         checkpoint_seconds: how often training is saved.
+        erased: seconds of each erasure that was made now, by key; None where they were not measured.
+        failed: why an erasure could not be made, by key: tasks that share it do not try again.
     """
 
     reporter: Reporter = field(default_factory=Silent)
@@ -143,3 +145,5 @@ class Session:
     shard: Shard = field(default_factory=Shard)
     batch: int = 32
     checkpoint_seconds: float = 20.0
+    erased: dict[str, float | None] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from conceptbench.core.results import Estimate, ResultRow
 from conceptbench.core.schemas import Suite
-from conceptbench.engine.rows import ALL, NOTHING
-from conceptbench.engine.scoring import ROLES, Group, TaskScores, Values, difference_of, estimate_of, value_of
+from conceptbench.engine.groups import ALL, ROLES, Group, group_of
+from conceptbench.engine.rows import NOTHING
+from conceptbench.engine.scoring import TaskScores, Values, difference_of, estimate_of, value_of
 from conceptbench.engine.seen import Model
 
 
@@ -44,7 +45,7 @@ def _of_model(splits: Sequence[TaskScores], model: tuple[str, str], base: tuple[
         if metric.needs == "pairs" and model == base:
             continue
         for role in ROLES:
-            groups = [Group(role, ALL, [(j, s) for j, s in enumerate(t.chosen[n]) if s.role == role]) for t in splits]
+            groups = [group_of(t.chosen[n], t.roles, role) for t in splits]
             if not all(g.images for g in groups):
                 continue
             mine, theirs = ([t.values[m][n] for t in splits] for m in (model, base))

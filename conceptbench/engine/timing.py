@@ -12,9 +12,9 @@ import torch
 from conceptbench.core.files import key_of, locked, pretty_json, write_text
 from conceptbench.core.protocols import every_metric
 from conceptbench.engine.erasing import TRAINING_THREADS
-from conceptbench.engine.lineup import Entry
 from conceptbench.engine.plan import EraseUnit, Plan
 from conceptbench.engine.provenance import hardware
+from conceptbench.engine.session import Session
 from conceptbench.engine.store import Store
 from conceptbench.models.base import Base
 from conceptbench.models.conditions import Condition
@@ -43,14 +43,10 @@ def read_rates(store: Store) -> dict[str, float]:
         return {}
 
 
-def record_rates(store: Store, plan: Plan, outcome: Outcome, device: torch.device) -> None:
+def record_rates(store: Store, plan: Plan, outcome: Outcome, session: Session, device: torch.device) -> None:
     """Keeps what a run measured; two runs that end at once do not lose each other's."""
-    units = {(u.entry.spec, u.task.id): u for u in plan.erasures}
-    new = {
-        erase_rate_name(plan, unit.entry, device): r.erase_seconds / max(1, len(unit.parts))
-        for r in outcome.rows
-        if r.erase_seconds is not None and (unit := units.get((f"{r.eraser}:{r.preset}", r.task))) is not None
-    }
+    made = ((call, session.erased.get(call.key)) for call in plan.calls())
+    new = {erase_rate_name(plan, call, device): seconds for call, seconds in made if seconds is not None}
     work = outcome.work
     if work.images >= ENOUGH:
         new[image_rate_name(plan, device)] = sum(work.seconds.get(stage, 0.0) for stage in ("generate", "write", "judge")) / work.images
@@ -66,9 +62,9 @@ def image_rate_name(plan: Plan, device: torch.device) -> str:
     return f"image/{hardware(device)}/{plan.info.id}/{plan.info.precision}/{sampler.scheduler}-{sampler.steps}-{sampler.guidance:g}/{'+'.join(judges)}"
 
 
-def erase_rate_name(plan: Plan, entry: Entry, device: torch.device) -> str:
-    """The name of the rate of an eraser with its options on a machine."""
-    return f"erase/{hardware(device)}/{plan.info.id}/{entry.spec}/{key_of(entry.config)[:12]}"
+def erase_rate_name(plan: Plan, call: EraseUnit, device: torch.device) -> str:
+    """The name of the rate of an eraser with its options and so many targets on a machine."""
+    return f"erase/{hardware(device)}/{plan.info.id}/{call.entry.spec}/{key_of(call.entry.config)[:12]}/{len(call.task.targets)}"
 
 
 def timed(work: Callable[[], object], rows: int) -> float:
@@ -111,13 +107,15 @@ class Trial:
         return (step * sampler.steps + decode) * (1 + JUDGING)
 
     def erase_seconds(self, load: Load) -> float:
-        """Of one erasure that evaluates so many rows of the denoiser."""
+        """Of one erasure that evaluates so many rows of the denoiser, with an empty store: what it shares with others is in it."""
         seconds = ERASURE_SECONDS
         if load.plain:
             seconds += load.plain * self._once("plain", lambda: self._evaluate(64, None))
-        if load.trained:
+        if load.images:
+            seconds += load.images * self._once("image", self.image_seconds)
+        if load.trained or load.shared:
             rows = max(1, load.batch)
-            seconds += load.trained * self._once(f"trained/{load.parameters}/{rows}", lambda: self._evaluate(rows, load.parameters))
+            seconds += (load.trained + load.shared) * self._once(f"trained/{load.parameters}/{rows}", lambda: self._evaluate(rows, load.parameters))
         return seconds
 
     def _once(self, name: str, measure: Callable[[], float]) -> float:
@@ -171,7 +169,7 @@ def predicted_seconds(plan: Plan, base: Base, rates: Mapping[str, float], *, ima
         measured = rate is not None
         seconds += images * (trial.image_seconds() if rate is None else rate)
     for unit in erasures:
-        rate = rates.get(erase_rate_name(plan, unit.entry, base.device))
+        rate = rates.get(erase_rate_name(plan, unit, base.device))
         measured = measured and rate is not None
         seconds += trial.erase_seconds(unit.entry.eraser.load(unit.entry.config, len(unit.task.targets))) if rate is None else rate
     return seconds, measured

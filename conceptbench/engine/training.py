@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from conceptbench.core.errors import BaseChangedError
 from conceptbench.core.files import key_of
 from conceptbench.core.schemas import Concept, Suite
 from conceptbench.core.seeds import training_seed
@@ -29,6 +30,7 @@ from conceptbench.engine.watching import Watcher
 from conceptbench.models.base import Base
 from conceptbench.models.eraser import SavedTraining
 from conceptbench.models.erasure import TEXT_COMPONENTS
+from conceptbench.models.families import component_hashes
 
 CURVE_POINTS = 200
 GENERATOR = "generator"
@@ -51,11 +53,24 @@ class TrainingContext:
         seed: of the generator.
         session: reporter, journal, stop.
         watcher: looks at the model while it trains, or None.
+        source: hash of the plugin's source.
     """
 
-    def __init__(self, base: Base, suite: Suite, store: Store, key: str, unit: str, seed: int, session: Session, watcher: Watcher | None = None) -> None:
+    def __init__(
+        self,
+        base: Base,
+        suite: Suite,
+        store: Store,
+        key: str,
+        unit: str,
+        seed: int,
+        session: Session,
+        watcher: Watcher | None = None,
+        *,
+        source: str = "",
+    ) -> None:
         self._base, self._suite, self._store, self._session, self._unit = base, suite, store, session, unit
-        self._watcher = watcher
+        self._watcher, self._source = watcher, source
         # not copies: training and erasures put new tensors in their place
         self._originals = [(p, p.data) for m in base.modules().values() for p in m.parameters()]
         self._of_texts = {id(p) for n in TEXT_COMPONENTS if n in base.modules() for p in base.modules()[n].parameters()}
@@ -64,7 +79,7 @@ class TrainingContext:
         self.curve: list[dict[str, float | None]] = []
         self.reference_keys: list[str] = []
         self._spent = {"seconds": 0.0, "evaluations": 0}
-        self._free = 0  # network evaluations that are not the eraser's
+        self._free, self._is_free = 0, False  # network evaluations that are not the eraser's
         self._began, self._counted = time.monotonic(), base.evaluations
         self._saved_at, self._save_seconds = time.monotonic(), 0.0
         self._phase = 0  # an eraser may train several times
@@ -82,28 +97,45 @@ class TrainingContext:
     def shared(self, name: str, key: Mapping[str, Any], make: Callable[[torch.Generator], dict[str, Tensor]]) -> dict[str, Tensor]:
         """Tensors of the base and of ``key`` only: read back, or made now and kept for all erasures. Not part of what this one costs."""
         info = self._base.info
-        digest = key_of({"what": name, "base": info.components, "key": key, "source": shared_source_hash(), "versions": library_versions()})
+        parts = {"what": name, "base": info.components, "key": key, "versions": library_versions()}
+        digest = key_of({**parts, "source": [shared_source_hash(), self._source], "precision": info.precision})
         path = self._store.root / "shared" / f"{name}-{digest}.safetensors"
         with self._store.lock(digest, self._session.stop.check):
             found = load_state(path)
             if found is not None:
+                self.reference_keys.extend(found[1]["reference_keys"])
                 return {n: t.to(self._base.device) for n, t in found[0].items()}
+            before = len(self.reference_keys)
             with self._free_of_charge(), self._unchanged():
                 made = make(torch.Generator().manual_seed(training_seed(digest)))
-                save_state(path, made, {"key": key, "base": info.components})
+                save_state(path, made, {"key": key, "base": info.components, "reference_keys": self.reference_keys[before:]})
         return made
+
+    def tick(self) -> None:
+        """Stops, if the session was asked to."""
+        self._session.stop.check()
 
     @contextmanager
     def _free_of_charge(self) -> Iterator[None]:
         """What the store may have already is not counted: a warm store must not make an eraser look cheaper."""
-        counted = self._base.evaluations
-        with self._unpaid():
+        if self._is_free:  # images for something that is free itself
             yield
-        self._free += self._base.evaluations - counted
+            return
+        counted, self._is_free = self._base.evaluations, True
+        try:
+            with self._unpaid():
+                yield
+        finally:
+            self._is_free = False
+            self._free += self._base.evaluations - counted
 
     @contextmanager
     def _unchanged(self) -> Iterator[None]:
-        """The base with the weights that it had before anything was erased, whatever is applied to it or trained at the moment."""
+        """The base with the weights that it had before anything was erased, whatever is applied to it or trained at the moment.
+
+        Raises:
+            BaseChangedError: these weights were edited in place: what is drawn now would be stored as the base's.
+        """
         own = [(p, original, p.data, p.requires_grad) for p, original in self._originals]
         runtime, self._base.runtime = self._base.runtime, None
         other_texts = any(id(p) in self._of_texts and current is not original for p, original, current, _ in own)
@@ -113,6 +145,8 @@ class TrainingContext:
             for parameter, original, _, _ in own:
                 parameter.data = original
                 parameter.requires_grad_(False)
+            if component_hashes(self._base.pipeline) != self._base.info.components:
+                raise BaseChangedError(f"{self._unit} edited the base's own tensors in place", "train inside `trainable(...)`, which works on copies")
             yield
         finally:
             for parameter, _, current, trained in own:

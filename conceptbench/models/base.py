@@ -138,10 +138,6 @@ class Base(ABC):
         """Encodes the texts of the unconditional half of guidance (:attr:`Condition.negative`). Returns N rows."""
         return self.encode(texts)
 
-    def sized(self, encoded: Encoded, size: int | None) -> Encoded:  # noqa: ARG002 - families use it
-        """Encoded conditions for images of so many pixels a side; None for the base's own size."""
-        return encoded
-
     def forget_encoded(self) -> None:
         """Drops cached embeddings: whoever changes the text encoder or tokenizer calls it."""
         self._cache.clear()
@@ -187,7 +183,7 @@ class Base(ABC):
         if self._fast and self._compiled is not None:  # a compiled forward calls no hooks
             denoiser = self._compiled
             self.evaluations += len(x_t)
-        out = denoiser(x_t, t, encoder_hidden_states=encoded.hidden, **self._extra(encoded)).sample.to(x_t.dtype)
+        out = denoiser(x_t, t, encoder_hidden_states=encoded.hidden, **self._extra(encoded, x_t)).sample.to(x_t.dtype)
         return self.convert(out, x_t, t, to)
 
     def predict_exactly(self, x_t: Tensor, t: Tensor, encoded: Encoded) -> Tensor:
@@ -212,8 +208,8 @@ class Base(ABC):
             eps, x0 = out, (x_t - (1 - a).sqrt() * out) / a.sqrt()
         return eps if to == "eps" else x0
 
-    def _extra(self, encoded: Encoded) -> dict[str, Any]:  # noqa: ARG002 - families use it
-        """Further arguments of the denoiser."""
+    def _extra(self, encoded: Encoded, x_t: Tensor) -> dict[str, Any]:  # noqa: ARG002 - families use it
+        """Further arguments of the denoiser for these conditions and latents."""
         return {}
 
     def loss(self, x: Tensor, encoded: Encoded, generator: torch.Generator) -> Tensor:
@@ -251,15 +247,18 @@ class Base(ABC):
         """(N, C, h, w) latents to (N, H, W, 3) uint8."""
         config = self.vae.config
         x = latents.to(self.vae.dtype) / config.scaling_factor + (getattr(config, "shift_factor", None) or 0)
-        pixels = in_blocks(lambda z: self.vae.decode(z).sample, IMAGE_ROWS if self.exact_rows else None, x).float()
+        pixels = in_blocks(lambda z: self.vae.decode(z).sample, IMAGE_ROWS, x, fill=self.exact_rows is not None).float()
         return to_host(((pixels / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).contiguous()).numpy()
 
     @torch.no_grad()
     def latents_of(self, images: NDArray[np.uint8]) -> Tensor:
         """(N, H, W, 3) uint8 to scaled latents (N, C, h, w): the mean of the encoder's distribution."""
-        x = torch.tensor(images).permute(0, 3, 1, 2).to(self.device, self.vae.dtype) / 127.5 - 1
-        mean = in_blocks(lambda z: self.vae.encode(z).latent_dist.mean, IMAGE_ROWS if self.exact_rows else None, x)
-        return (mean * self.vae.config.scaling_factor).to(self.dtype)
+
+        def mean(pixels: Tensor) -> Tensor:  # a block at a time as floats: there may be thousands of images
+            return self.vae.encode(pixels.permute(0, 3, 1, 2).contiguous().to(self.device, self.vae.dtype) / 127.5 - 1).latent_dist.mean
+
+        means = in_blocks(mean, IMAGE_ROWS, torch.tensor(images), fill=self.exact_rows is not None)
+        return (means * self.vae.config.scaling_factor).to(self.dtype)
 
     # -- sampling ----------------------------------------------------------------------------------------------------
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int], sampler: Sampler, until: int | None = None) -> NDArray[np.uint8] | Tensor:

@@ -241,7 +241,8 @@ def as_additive(erasure: Erasure, base: Base) -> Erasure:
                 delta = (value if change.kind == "replacement" else before * value) - before
             current[change.component, name] = current.get((change.component, name), weight.double()) + delta
             into[name] = into[name] + delta if name in into else delta
-    changes = [Change(c, "additive", t, tag) for (c, tag), total in sums.items() if (t := _nonzero(c, total))]
+    parts = [Change(c, "additive", _nonzero(c, total), tag) for (c, tag), total in sums.items()]
+    changes = [p for p in parts if p.tensors or p.concept is not None]  # a target whose part is empty can be left out, too
     return replace(erasure, changes=changes, meta=dict(erasure.meta))
 
 

@@ -33,12 +33,10 @@ class Encoded:
     Attributes:
         hidden: (N, L, D) float32 token embeddings.
         pooled: (N, P), where the family has them (SDXL).
-        time_ids: (N, 6), where the family has them (SDXL).
     """
 
     hidden: Tensor
     pooled: Tensor | None = None
-    time_ids: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.hidden)
@@ -47,7 +45,7 @@ class Encoded:
         def pick(x: Tensor | None) -> Tensor | None:
             return None if x is None else x[index]  # type: ignore[index]
 
-        return Encoded(self.hidden[index], pick(self.pooled), pick(self.time_ids))  # type: ignore[index]
+        return Encoded(self.hidden[index], pick(self.pooled))  # type: ignore[index]
 
     def expand(self, rows: int) -> Encoded:
         """One encoded condition repeated for ``rows`` rows."""
@@ -67,7 +65,7 @@ class Encoded:
             return torch.cat(present) if present else None
 
         hidden = torch.cat([p.hidden for p in parts])
-        return cls(hidden, join([p.pooled for p in parts]), join([p.time_ids for p in parts]))
+        return cls(hidden, join([p.pooled for p in parts]))
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Encoded:
         """The same on a device and in a dtype."""
@@ -75,4 +73,4 @@ class Encoded:
         def move(x: Tensor | None) -> Tensor | None:
             return None if x is None else x.to(device, dtype)
 
-        return Encoded(self.hidden.to(device, dtype), move(self.pooled), move(self.time_ids))
+        return Encoded(self.hidden.to(device, dtype), move(self.pooled))

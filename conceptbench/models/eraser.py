@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -35,6 +35,9 @@ class Supports:
         multi: several targets at once.
         iterative: going on from a model in which other targets are erased already, and erasing targets apart and summing the changes:
             for methods whose changes of weights are additive.
+        independent: in turn, each target's change is made from the unmodified base all the same, and only added to the earlier ones.
+        heeds_others: its change for one target depends on the other targets of the erasure; they are named to no other method, so that
+            a target's part is the same whatever else is erased.
         restore: its erasures have a part for each target, which can be left out.
         recover: its erasures bring a target back with a hidden artefact.
         needs_cfg: it works only with guidance other than 1.
@@ -43,6 +46,8 @@ class Supports:
     families: tuple[str, ...] = ("sd1", "sd2", "sdxl")
     multi: bool = True
     iterative: bool = False
+    independent: bool = False
+    heeds_others: bool = False
     restore: bool = False
     recover: bool = False
     needs_cfg: bool = False
@@ -57,12 +62,16 @@ class Load:
         trained: rows with a backward pass.
         batch: rows of one training step.
         parameters: the named group that is trained.
+        images: images that it asks of the base, drawn as the suite draws them; those in the store already cost nothing.
+        shared: rows with a backward pass for what is kept for all erasures (Fisher information).
     """
 
     plain: int = 0
     trained: int = 0
     batch: int = 1
     parameters: str = "full"
+    images: int = 0
+    shared: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,7 +82,8 @@ class EraseRequest:
         targets, retained: concepts; a target's anchor is in the concept.
         sampler: how the suite samples, for erasers that denoise while they train.
         others: targets that other parts of the same erasure erase, where each target is erased on its own: a part should not undo
-            them nor depend on them. In turn: those before this one, and the base that the eraser gets has them erased.
+            them nor depend on them. In turn: those before this one; the base that the eraser gets has them erased, unless it says that
+            it is ``independent``. Empty for erasers that do not heed them.
         seed: of every draw.
     """
 
@@ -127,6 +137,10 @@ class Context(Protocol):
             prompt: (k, width) a prompt that is being learned, in the space of the text encoder's states, if there is one.
             values: of the step.
         """
+        ...
+
+    def tick(self) -> None:
+        """Called now and then in long work that is no training step: the session may have been asked to stop."""
         ...
 
     def once(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -185,6 +199,10 @@ class Eraser(ABC, Generic[ConfigT]):
     @classmethod
     def check(cls, base: Base, request: EraseRequest, config: ConfigT) -> None:
         """Raises UserInputError if this cannot be done for this base; called for every erasure of a plan before anything starts."""
+
+    @classmethod
+    def check_restoring(cls, config: ConfigT, restored: Sequence[str], key: str) -> None:
+        """Raises UserInputError if targets cannot be brought back with this key (:meth:`Erasure.restoring`); called when a run is planned."""
 
     @abstractmethod
     def erase(self, base: Base, request: EraseRequest, config: ConfigT, ctx: Context) -> Erasure:

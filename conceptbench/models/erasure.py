@@ -183,12 +183,14 @@ class Erasure:
                 attached.enter_context(base.runtime.attached(base))
             yield base
         finally:
-            attached.close()
-            for parameter, data in old.values():
-                parameter.data = data
-            base.runtime = old_runtime
-            if touches_text:
-                base.forget_encoded()
+            try:
+                attached.close()
+            finally:  # whatever a runtime does on leaving, the weights are put back
+                for parameter, data in old.values():
+                    parameter.data = data
+                base.runtime = old_runtime
+                if touches_text:
+                    base.forget_encoded()
 
     # -- files -------------------------------------------------------------------------------------------------------
     def save(self, path: Path) -> None:

@@ -61,16 +61,7 @@ class StableDiffusionXLBase(StableDiffusionBase):
             states.append(out.hidden_states[-2])
             pooled = out[0]  # of the second encoder, projected
         assert pooled is not None
-        return Encoded(torch.cat(states, -1), pooled, self._time_ids(len(texts), None).to(pooled))
-
-    def _time_ids(self, rows: int, size: int | None) -> Tensor:
-        """(rows, 6): original size, crop corner and target size in pixels."""
-        pixels = float(size or self.unet.config.sample_size * self.factor)
-        return torch.tensor([[pixels, pixels, 0.0, 0.0, pixels, pixels]]).expand(rows, 6)
-
-    def sized(self, encoded: Encoded, size: int | None) -> Encoded:
-        """With the size ids of images of so many pixels."""
-        return encoded if size is None else replace(encoded, time_ids=self._time_ids(len(encoded), size).to(encoded.hidden))
+        return Encoded(torch.cat(states, -1), pooled)
 
     def encode_unconditional(self, texts: Sequence[str]) -> Encoded:
         """Zeros for the empty prompt where the pipeline was trained so; a negative prompt is encoded."""
@@ -80,8 +71,10 @@ class StableDiffusionXLBase(StableDiffusionBase):
         empty = torch.tensor([t == "" for t in texts], device=encoded.hidden.device)
         return replace(encoded, hidden=encoded.hidden.masked_fill(empty[:, None, None], 0), pooled=encoded.pooled.masked_fill(empty[:, None], 0))
 
-    def _extra(self, encoded: Encoded) -> dict[str, Any]:
-        return {"added_cond_kwargs": {"text_embeds": encoded.pooled, "time_ids": encoded.time_ids}}
+    def _extra(self, encoded: Encoded, x_t: Tensor) -> dict[str, Any]:
+        height, width = (float(cells * self.factor) for cells in x_t.shape[-2:])
+        ids = torch.tensor([[height, width, 0.0, 0.0, height, width]], device=x_t.device, dtype=encoded.hidden.dtype)  # size, crop corner, size
+        return {"added_cond_kwargs": {"text_embeds": encoded.pooled, "time_ids": ids.expand(len(x_t), 6)}}
 
 
 def hash_tensors(tensors: dict[str, Tensor]) -> str:

@@ -21,18 +21,17 @@ def padded(x: Tensor, rows: int) -> Tensor:
     return torch.cat([x, x[-1:].expand(missing, *x.shape[1:])]) if missing else x
 
 
-def in_blocks(forward: Callable[..., Tensor], rows: int | None, *inputs: Tensor) -> Tensor:
-    """Applies ``forward`` to blocks of exactly ``rows`` rows and puts the results together.
+def in_blocks(forward: Callable[..., Tensor], rows: int, *inputs: Tensor, fill: bool = True) -> Tensor:
+    """Applies ``forward`` to blocks of ``rows`` rows and puts the results together; never more at once, so that memory is bounded.
 
     Args:
         forward: takes the inputs' blocks, gives a tensor with as many rows.
-        rows: rows a block; the last one is padded. None: everything at once, unpadded.
+        rows: rows a block.
         inputs: tensors with the same first axis, at least one row.
+        fill: pad the last block to as many rows, so that a row does not depend on how many there are.
     """
-    if rows is None:
-        return forward(*inputs)
     parts = []
     for start in range(0, len(inputs[0]), rows):
         block = [x[start : start + rows].contiguous() for x in inputs]  # one memory layout too: another one rounds differently
-        parts.append(forward(*(padded(x, rows) for x in block))[: len(block[0])])
+        parts.append(forward(*(padded(x, rows) if fill else x for x in block))[: len(block[0])])
     return torch.cat(parts) if len(parts) > 1 else parts[0]

@@ -55,7 +55,7 @@ def denoise(
     extra = runtime.extra_texts(asked) if guided else None
     if extra is not None:
         groups.append(base.encode(extra))
-    encoded = base.sized(Encoded.cat(groups), sampler.size).to(base.device, base.dtype)
+    encoded = Encoded.cat(groups).to(base.device, base.dtype)
     scheduler = make_scheduler(base.pipeline.scheduler, sampler.scheduler)
     timesteps = timesteps_of(scheduler, sampler.steps, base.device)
     x = base.initial_noise(seeds, sampler.size) * scheduler.init_noise_sigma

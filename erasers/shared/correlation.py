@@ -32,6 +32,8 @@ class CorrelationConfig(TrainingConfig):
         l1: lambda, the weight of the mean over layers of the increments' L1 norms.
         tau: training stops when the average loss is no larger; one number, or one by each target's name.
         momentum: alpha, how much of the average stays in a step; it begins with the first loss.
+        stop: what is averaged: the weighted ``sum`` of the targets' losses, held against the smallest tau (eq. 4; alg. 1 and 2: one break for
+            all), or ``each`` one's own (released code); then a target whose average is down is left out, and training goes on until all are.
         min_steps: steps before it may stop.
         check: ``before`` the step, so that the step that stops changes nothing (alg. 1), or ``after`` it (released code).
         images: of each target, from the base, whose noised latents are x_t.
@@ -43,6 +45,7 @@ class CorrelationConfig(TrainingConfig):
     l1: float = Field(default=3e-5, ge=0)
     tau: float | dict[str, float] = 0.0
     momentum: float = Field(default=0.9, ge=0, lt=1)
+    stop: Literal["sum", "each"] = "sum"
     min_steps: int = Field(default=0, ge=0)
     check: Literal["before", "after"] = "before"
     images: int = Field(default=100, ge=1)
@@ -135,6 +138,48 @@ class Momentum:
         """The averages, as they stand in the training curve."""
         averages = self.state["average"].tolist()
         return {"momentum" + (f" {name}" if len(names) > 1 else ""): average for name, average in zip(names, averages, strict=True)}
+
+
+class Stop:
+    """Which targets a training still erases: until the average of their sum is down, or each one's own.
+
+    Args:
+        targets: concepts.
+        config: the stop, thresholds and weights.
+
+    Attributes:
+        state: of :class:`Momentum`.
+    """
+
+    def __init__(self, targets: Sequence[Concept], config: CorrelationConfig) -> None:
+        thresholds, self._config = config.thresholds(targets), config
+        self._each, self._names = config.stop == "each", [c.name for c in targets]
+        self._momentum = Momentum(thresholds if self._each else [min(thresholds)], config)
+        self.state = self._momentum.state
+
+    def open(self) -> list[int]:
+        """The targets that the next step is about; none when training is over."""
+        found = self._momentum.open()
+        return found if self._each or not found else list(range(len(self._names)))
+
+    def take(self, step: int, losses: Tensor, norms: Tensor) -> tuple[Tensor, list[int]]:
+        """Takes in a step's losses and norms (:func:`correlations`) of the targets that were open.
+
+        Returns:
+            sum_i eta_i L_i of the targets that the step is to move, and which they are. With the check ``before`` the step, those that
+            just came down are none of them; if that leaves none, the sum is of all, and the caller takes the step back.
+        """
+        chosen, total = self.open(), balanced(losses, norms, self._config.balance).sum()
+        self._momentum.update(step, losses if self._each else total[None])
+        moving = chosen if self._config.check == "after" else self.open()
+        if len(moving) in (0, len(chosen)):
+            return total, moving
+        left = [chosen.index(i) for i in moving]
+        return balanced(losses[left], norms[left], self._config.balance).sum(), moving
+
+    def parts(self) -> dict[str, float | Tensor]:
+        """The averages, as they stand in the training curve."""
+        return self._momentum.parts(self._names if self._each else ["all"])
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,21 @@
 """Continual learning for erasers: Fisher information, elastic weight consolidation, and the loss that Selective Amnesia makes of them.
 
-Nothing here knows what the model is: an objective per example is all that is asked for (``Base.loss`` of a diffusion model, the
-negative ELBO of an autoencoder).
+All but :func:`fisher_of` asks for an objective per example only, whatever the model is (the negative ELBO of an autoencoder).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
+
+from conceptbench.erasers.shared.loop import trainable
+from conceptbench.erasers.shared.references import References
+from conceptbench.models.base import Base
+
+FISHER_ROWS = 10
+"""Timesteps of one backward pass for the Fisher information: bounds the memory, changes nothing but rounding."""
 
 
 def fisher_information(parameters: Mapping[str, Tensor], elbo: Callable[[int], Iterable[Tensor]], images: int) -> dict[str, Tensor]:
@@ -36,6 +42,36 @@ def fisher_information(parameters: Mapping[str, Tensor], elbo: Callable[[int], I
         for f, total in zip(fisher, sums, strict=True):
             f.addcmul_(total, total, value=1 / images)
     return dict(zip(parameters, fisher, strict=True))
+
+
+def fisher_of(
+    base: Base, images: References, count: int, group: str, timesteps: int, generator: torch.Generator, tick: Callable[[], None] = lambda: None
+) -> dict[str, Tensor]:
+    """The Fisher information of a base's own objective, summed over evenly spaced timesteps and scaled up to all of them.
+
+    Args:
+        base: as it is.
+        images: clean latents with their prompts.
+        count: how many of them, drawn at random.
+        group: of parameters.
+        timesteps: how many of the base's.
+        generator: of the choice, and of the noise, one for each image and timestep.
+        tick: called once an image.
+    """
+    total = len(base.alphas)
+    times = (2 * torch.arange(timesteps) + 1) * total // (2 * timesteps)
+    chosen = torch.randperm(len(images.texts), generator=generator)[:count].tolist()
+
+    def elbo(i: int) -> Iterator[Tensor]:
+        tick()
+        for t in times.split(FISHER_ROWS):
+            noised = images.noised(base, torch.full_like(t, chosen[i]), t, torch.randn((len(t), *images.latents.shape[1:]), generator=generator))
+            predicted = base.predict(noised.x_t, noised.t, base.encode(noised.texts).to(base.device, base.dtype), to="native")
+            goal = base.native_goal(noised.x, noised.noise, noised.t)
+            yield ((predicted - goal) ** 2).mean((1, 2, 3)).sum() * (total / timesteps)
+
+    with trainable(base, group) as parameters:
+        return fisher_information(parameters, elbo, len(chosen))
 
 
 def ewc_penalty(parameters: Mapping[str, Tensor], originals: Mapping[str, Tensor], fisher: Mapping[str, Tensor]) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -99,6 +99,7 @@ def train(
     before: Sequence[Player] = (),
     state: Mapping[str, Tensor] | None = None,
     after: Callable[[int, Terms], bool] = lambda _step, _terms: False,
+    showing: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> dict[str, Tensor]:
     """Minimises ``loss(step)`` over the parameters; goes on where an interrupted training stopped, to the same bytes.
 
@@ -110,6 +111,8 @@ def train(
         before: players that make a gradient step each before the main one, in every step.
         state: the method's own tensors (an average, a flag), changed in place by ``loss`` and ``after``; saved and restored.
         after: called after each step with its terms; True ends the training.
+        showing: around the report of each step, for methods whose parameters are not the base's own: inside, the base answers as the
+            step's values make it, because a suite may look at its images by then.
 
     Returns:
         The trained values by name.
@@ -125,7 +128,9 @@ def train(
         terms, norm = run.step(step)
         if after(step, terms):
             stopped.fill_(1)
-        ctx.progress(step, config.steps, float(terms.total), prompt=terms.prompt, **{k: float(v) for k, v in terms.parts.items()}, gradient_norm=norm)
+        total = step + 1 if bool(stopped) else config.steps  # an early stop is the last point of the curve
+        with showing():
+            ctx.progress(step, total, float(terms.total), prompt=terms.prompt, **{k: float(v) for k, v in terms.parts.items()}, gradient_norm=norm)
         ctx.checkpoint(step + 1, run.pack)
     return values_of(parameters)
 

@@ -1,4 +1,4 @@
-"""Directions in the space of the text encoder's states that some prompts do not have: changes of K and V along them leave the prompts alone."""
+"""Directions in the space of the text encoder's states that some prompts do not have: changes of K and V along them leave exactly these alone."""
 
 from __future__ import annotations
 
@@ -17,31 +17,33 @@ class NullSpace:
     """An orthonormal basis S of what is orthogonal to every row of a matrix A.
 
     Attributes:
-        basis: (width, width - rank) float64, unit columns.
-        rank: of A.
+        basis: (width, width - rank) float64, unit columns. Any rotation of them spans the same: coefficients are of this basis only.
         residual: the largest absolute entry of A S.
-        rows: of A.
     """
 
     basis: Tensor
-    rank: int
     residual: float
-    rows: int
+
+    @property
+    def rank(self) -> int:
+        """Of A."""
+        return self.basis.shape[0] - self.basis.shape[1]
 
 
 def null_space(states: Tensor) -> NullSpace:
     """The null space of A from its singular values in float64.
 
     States of padding are nearly collinear: a tolerance of float32 would drop directions of A, and protection would only be approximate.
+    Rows that are there twice (the start token's state is the same in every prompt) span nothing new, and are left out.
 
     Args:
         states: (rows, width) A, of any float dtype.
     """
-    a = states.double()
+    a = states.double().unique(dim=0)
     _, values, right = torch.linalg.svd(a, full_matrices=True)
     rank = int((values > values[:1] * max(a.shape) * torch.finfo(torch.float64).eps).sum())
     basis = right[rank:].T.contiguous()
-    return NullSpace(basis, rank, float((a @ basis).abs().max()) if basis.numel() else 0.0, len(a))
+    return NullSpace(basis, float((a @ basis).abs().max()) if basis.numel() else 0.0)
 
 
 def protecting(base: Base, target: str, texts: Sequence[str]) -> NullSpace:

@@ -86,7 +86,7 @@ class LearnedPrompt(Runtime):
                 raise unknown_name("target of this erasure", concept, self.config["targets"])
         if key not in ("", "random"):
             if SHARED in own:
-                raise UserInputError(f"{key!r} has no prompt of its own: all targets share one", "erase with the option prompts: each")
+                raise UserInputError(f"{key!r} has no prompt of its own: all targets share one", "erase with the option prompts=each")
             if key not in own:
                 raise unknown_name("learned prompt", key, own)
             return own[key]
@@ -95,7 +95,8 @@ class LearnedPrompt(Runtime):
         return torch.cat(chosen, -2) if self.config["mode"] == "concat" else torch.stack(chosen).sum(0)
 
     def _random_like(self, own: dict[str, Tensor], name: str) -> Tensor:
-        """Gaussian, with the norm of a prompt; always the same for the same prompt's name."""
+        """Gaussian, with the norm of a prompt's keys and that of its values; always the same for the same prompt's name."""
         generator = torch.Generator().manual_seed(self.config["seed"] + sorted(own).index(name))
         drawn = torch.randn(own[name].shape, generator=generator)
-        return drawn * (own[name].cpu().norm() / drawn.norm())
+        of_own, of_drawn = (x.cpu().norm(dim=(-2, -1), keepdim=True) for x in (own[name], drawn))
+        return drawn * (of_own / of_drawn)

@@ -1,4 +1,4 @@
-"""Which token embeddings of a prompt stand for a concept."""
+"""What stands for a concept: token embeddings of a prompt, and the anchor that it becomes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Literal
 from torch import Tensor
 
 from conceptbench.core.errors import UserInputError
+from conceptbench.models.attention_maps import ARTICLES
 from conceptbench.models.base import Base
+from conceptbench.models.eraser import EraseRequest
 
 Span = Literal["last", "end"]
 
@@ -49,3 +51,22 @@ def aligned_tokens(base: Base, text: str, phrase: str, guide_text: str, guide_ph
     x, y = all_tokens(base, text), all_tokens(base, guide_text)
     n = 1 if span == "last" else len(x) - max(a, b)
     return x[a : a + n], y[b : b + n]
+
+
+def check_anchors(request: EraseRequest) -> None:
+    """Refuses anchors that are erased themselves, whatever the case and the article: a target cannot become what is going too.
+
+    Raises:
+        UserInputError: a target's anchor is a phrase of a target, or of what another part of the erasure erases.
+    """
+
+    def bare(phrase: str) -> str:
+        words = " ".join(phrase.lower().split())
+        return next((words[len(a) :] for a in ARTICLES if words.startswith(a)), words)
+
+    erased = {bare(p): c.name for c in (*request.others, *request.targets) for p in c.phrases}
+    for target in request.targets:
+        named = erased.get(bare(target.anchor)) if target.anchor.strip() else None
+        if named is not None:
+            whose = "its own phrase" if named == target.name else f"a phrase of {named!r}, which is erased too"
+            raise UserInputError(f"the anchor of {target.name!r} is {target.anchor!r}, {whose}", "give the concept another anchor in the task")

@@ -6,8 +6,9 @@ anew at each step; every prediction is a forward of its own; where x_t lies on a
 current model. Both sides train the same parameters with the same optimiser, rate and number of samples a step, in the number of
 threads that the harness trains in, with the method's ``mini`` preset; the base's images and Fisher information are given to both.
 
-Seconds a step: ours from a whole ``erase`` (banks of trajectories among it) divided by its steps. Memory: the largest number of
-bytes in live tensors within two steps, those of the networks and of the plain side's copies among them.
+Seconds a step: ours from a whole ``erase`` (banks of trajectories among it) divided by its steps; both sides take the same number,
+because methods that stop early are kept from it. Memory: the largest number of bytes in live tensors within two steps, those of the
+networks and of the plain side's copies among them; what an operator's kernel takes and gives back while it runs is not seen.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -54,7 +56,7 @@ def run(settings: Settings) -> list[Row]:
     request = EraseRequest(targets[:1], retained, suite.sampler, seed=1)
     rows = []
     for name in METHODS:
-        made = entry(settings, base, f"{name}:mini,steps={settings.steps or STEPS}")
+        made = with_steps(settings, base, name, request, settings.steps or STEPS)
         images = Images(base, request)
 
         def ours(_i: int, made: Entry = made, images: Images = images) -> float:
@@ -65,16 +67,19 @@ def run(settings: Settings) -> list[Row]:
             side = Plain(load_pipeline(base.pipeline.name_or_path), request, made.config, images)
             return step_seconds(lambda: side.train(made.config.steps), made.config.steps)  # type: ignore[attr-defined]
 
-        erase(base, request, short(settings, base, name), images)  # nothing is made, loaded or allocated for the first time under the clock
-        Plain(load_pipeline(base.pipeline.name_or_path), request, short(settings, base, name).config, images).train(1)
+        warm = with_steps(settings, base, name, request, 2)
+        erase(base, request, warm, images)  # nothing is made, loaded or allocated for the first time under the clock
+        Plain(load_pipeline(base.pipeline.name_or_path), request, warm.config, images).train(1)
         rows.append(speed(name, alternate(ours, plain, settings.rounds_or(ROUNDS)), made))
-        rows.append(memory(settings, base, name, request, images))
+        rows.append(memory(base, name, request, warm, images))
     return rows
 
 
-def short(settings: Settings, base: Base, name: str) -> Entry:
-    """Two steps of a method."""
-    return entry(settings, base, f"{name}:mini,steps=2")
+def with_steps(settings: Settings, base: Base, name: str, request: EraseRequest, steps: int) -> Entry:
+    """A method with its options for the request's targets and exactly so many steps, none fewer because it has erased enough."""
+    made = entry(settings, base, f"{name}:mini").on(request.targets)
+    fixed = {field: steps for field in ("steps", "min_steps") if hasattr(made.config, field)}
+    return replace(made, config=made.config.model_copy(update=fixed))
 
 
 def step_seconds(work: Callable[[], object], steps: int) -> float:
@@ -91,13 +96,19 @@ def speed(name: str, times: Sequence[tuple[float, float]], made: Entry) -> Row:
     ours, plain = (f"{1 / middle([t[side] for t in times])[0]:.2f} steps/s" for side in (0, 1))
     config: Any = made.config
     return Row(
-        f"{name} steps", ours, plain, ratio, "x", None, spread, f"{made.spec}, {config.batch} samples a step, {TRAINING_THREADS} thread(s) on both sides"
+        f"{name} steps",
+        ours,
+        plain,
+        ratio,
+        "x",
+        None,
+        spread,
+        f"{made.spec}, {config.steps} steps of {config.batch} samples, {TRAINING_THREADS} thread(s) on both sides",
     )
 
 
-def memory(settings: Settings, base: Base, name: str, request: EraseRequest, images: Images) -> Row:
-    """The ratio of the largest bytes in live tensors."""
-    made = short(settings, base, name)
+def memory(base: Base, name: str, request: EraseRequest, made: Entry, images: Images) -> Row:
+    """The ratio of the largest bytes in live tensors within two steps, which are what ``made`` takes."""
     with peak_tensors(base.modules().values()) as ours:
         erase(base, request, made, images)
     pipeline = load_pipeline(base.pipeline.name_or_path)
@@ -111,9 +122,14 @@ def memory(settings: Settings, base: Base, name: str, request: EraseRequest, ima
 
 # -- ours ------------------------------------------------------------------------------------------------------------
 class Images:
-    """A context that draws each image once, whichever side asks; nothing is saved."""
+    """A context that draws each image once, whichever side asks; nothing is saved.
+
+    Attributes:
+        steps: how many steps were reported since it was set.
+    """
 
     def __init__(self, base: Base, request: EraseRequest) -> None:
+        self.steps = 0
         self.base, self.request = base, request
         self.generator = torch.Generator().manual_seed(1)
         self._drawn: dict[tuple[str, ...], Any] = {}
@@ -140,6 +156,9 @@ class Images:
         """Made, each time."""
         return make()
 
+    def tick(self) -> None:
+        """Nothing."""
+
     def saved(self) -> None:
         """Nothing."""
 
@@ -147,13 +166,21 @@ class Images:
         """Nothing."""
 
     def progress(self, step: int, total: int, loss: float, *, prompt: Tensor | None = None, **values: float) -> None:
-        """Nothing."""
+        """One more step."""
+        self.steps += 1
 
 
 def erase(base: Base, request: EraseRequest, made: Entry, images: Images) -> None:
-    """An erasure through the method's class."""
+    """An erasure through the method's class.
+
+    Raises:
+        RuntimeError: it took another number of steps than the plain side does.
+    """
     images.generator.manual_seed(1)
+    images.steps, wanted = 0, made.config.steps  # type: ignore[attr-defined] # all that train have it
     made.eraser().erase(base, request, made.config, images)
+    if images.steps != wanted:
+        raise RuntimeError(f"{made.label} took {images.steps} steps, and not {wanted}: seconds a step would not compare")
 
 
 # -- the plain side --------------------------------------------------------------------------------------------------
@@ -348,7 +375,7 @@ class Peak(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live = self.peak = 0
         self._known: dict[int, int] = {}
 

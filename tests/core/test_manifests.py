@@ -190,7 +190,7 @@ def test_yaml_that_is_none(tmp_path):
 def test_a_concept_cannot_be_target_and_retained():
     with pytest.raises(ValueError, match="both target and retained: a"):
         Task.model_validate({"id": "t", "targets": ["a"], "retained": ["a"], "prompts": {"set": "x"}})
-    with pytest.raises(ValueError, match="anchors for what is no target: b"):
+    with pytest.raises(ValueError, match="anchors names what is no target of the task: b; its targets: a"):
         Task.model_validate({"id": "t", "targets": ["a"], "anchors": {"b": "c"}, "prompts": {"set": "x"}})
 
 

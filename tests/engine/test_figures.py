@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from conceptbench.core.schemas import Suite
+from conceptbench.core.schemas import Suite, Task
 from conceptbench.engine.figures import bars, curves, extremes, matrix, scatter, svg, tables
 from conceptbench.engine.figures.numbers import show_number, show_signed
 from conceptbench.engine.records import Record
@@ -150,6 +150,29 @@ def test_matrix_by_hand():
     assert [[c.text for c in line.cells] for line in b.lines][1:] == [["", "", "", ""]] * 2
     assert [[c.own for c in line.cells] for line in a.lines] == [[False] * 4, [True, False, False, False], [False, True, False, False]]
     assert a.lines[2].cells[1].tooltip == "it failed" and "100 − esr-1" in a.lines[0].cells[0].tooltip and "n 24" in a.lines[0].cells[0].tooltip
+
+
+def test_lines_of_a_matrix_have_names_of_their_own():
+    asked = [("one", ["ab"], {}), ("two", ["ab", "ef"], {}), ("turn", ["ab", "ef"], {"mode": "in-turn"}), ("back", ["ef", "ij"], {"restored": ["ij"]})]
+    tasks = tuple(Task.model_validate({"id": i, "targets": targets, "retained": ["gh"], "prompts": {"set": "p"}, **more}) for i, targets, more in asked)
+    rows = [
+        row("a", "esr-1", "target", "ef", 1.0, task="back"),
+        row("a", "psr-1", "restored", "ij", 0.75, task="back"),
+        row("a", "psr-1", "retained", "gh", 0.5, task="back"),
+    ]
+    (found,) = matrix.matrices(rows, suite().model_copy(update={"tasks": tasks}), ["a"])
+    assert [line.label for line in found.lines] == ["base", "ab", "two", "turn", "back"]
+    assert [c.text for c in found.lines[-1].cells] == ["0", "50", "75"] and [c.own for c in found.lines[-1].cells] == [True, False, False]
+    assert found.columns == ("ef", "gh", "ij") and found.lines[-1].cells[2].tooltip.endswith("psr-1, restored")
+    assert found.lines[-1].tooltip == "task back: ef, ij erased (together), ij brought back"
+    assert found.lines[3].tooltip == "task turn: ab, ef erased (in-turn)"
+
+
+def test_tables_have_the_columns_of_every_role_in_order():
+    (task,) = suite(tasks=((("ab",), ("gh",)),)).tasks
+    rows = [row("a", "psr-1", role, "*", v, task=task.id, status="ok", ci_kind="") for role, v in (("unseen", 0.1), ("restored", 0.2), ("retained", 0.3))]
+    sorted_rows = tables.in_suite_order(rows, suite(), task, ["a"])
+    assert [c.role for c in tables.table(sorted_rows, ["a"], suite()).columns] == ["retained", "restored", "unseen"]
 
 
 def test_matrix_needs_rates_and_rows():

@@ -501,6 +501,17 @@ def test_marks_of_limited_and_development_runs(world):
     assert badges == ["development prompts: for tuning, not for reporting", "limited to 4 prompts a concept"]
 
 
+def test_the_sampler_floor_is_no_eraser(tmp_path):
+    world = World(tmp_path, erasers=("uce", "base-under-ddim-2-3"))
+    world.document["canonical"]["suite"]["tasks"][1].update(targets=["ef", "gh"], retained=["ab"], mode="apart")
+    page = world.page()
+    several = next(s for s in page.all("section") if s.attrs.get("id") == "several")
+    shown = [t.text for figure in several.all("figure", "figures") for t in figure.all("title")]
+    assert [t.partition(":")[0] for t in shown] == ["uce, task 0 (one target)", "uce, task 1 (apart)"] * 2
+    assert [m.text for m in page.first("div", "matrices").all("h4")] == ["uce"]
+    assert "Erased each alone" in task_sections(page)[1].text and "Erased each alone" not in task_sections(page)[0].text
+
+
 # -- a real run ----------------------------------------------------------------------------------------------------------
 def test_of_a_real_run(folders, tmp_path):
     outcome, runner = carry_out(write_suite(tmp_path / "suite"), folders, tmp_path / "store", [ESD, "uce"])

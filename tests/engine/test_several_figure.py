@@ -30,11 +30,9 @@ def test_points_by_number_and_mode():
     (panel,) = panels_of(ROWS, suite(), ["uce"])
     assert panel.role == "target"
     assert [(p.mode, p.targets, p.value) for p in panel.points] == [
-        ("apart", 1, 0.9),
-        ("in-turn", 1, 0.9),
+        ("", 1, 0.9),
         ("in-turn", 2, 0.6),
         ("in-turn", 2, 0.2),
-        ("together", 1, 0.9),
         ("together", 2, 0.7),
     ]
 
@@ -49,11 +47,23 @@ def test_the_line_goes_through_the_mean_of_the_orders():
     by_task = {label.split(", ")[1].split(" ")[0]: y for label, y in dots.items()}
     ends = sorted([by_task["two"], (by_task["turn"] + by_task["other"]) / 2])
     assert sorted(after for _, after in lines) == pytest.approx(ends, abs=0.11)
-    assert "uce, one (together): 90.0 [80.0, 100.0]" in drawn and 'stroke-dasharray="6 4"' in drawn
+    assert drawn.count("uce, one (one target): 90.0 [80.0, 100.0]") == 1 and 'stroke-dasharray="6 4"' in drawn
+
+
+def test_every_point_is_drawn_also_where_no_line_leads():
+    modes = {"two": (2, "together"), "turn": (2, "in-turn"), "apart": (2, "apart")}
+    (panel,) = panels_of([row(t, v, who=w) for w in ("uce", "esd") for t, v in (("two", 0.7), ("turn", 0.6), ("apart", 0.5))], suite(modes), ["uce"])
+    drawn = str(panel_svg(panel, {"uce": "#123456"}))
+    assert re.findall(r"<title>uce, (\w+) \(([\w-]+)\)", drawn) == [("apart", "apart"), ("turn", "in-turn"), ("two", "together")]
+    assert 'stroke-width="1.8"' not in drawn and drawn.count("<rect x") == 1 and "esd" not in drawn
+    one = suite({"one": (1, "together"), "two": (2, "apart")})  # a line from one target to two, of the only mode
+    (panel,) = panels_of([row("one", 0.9), row("two", 0.7)], one, ["uce"])
+    drawn = str(panel_svg(panel, {"uce": "#123456"}))
+    assert drawn.count('stroke-width="1.8"') == 1 == drawn.count('stroke-dasharray="1.5 3.5"') and drawn.count("<title>uce, one") == 1
 
 
 def test_nothing_to_draw():
-    assert panels_of(ROWS, suite({"one": (1, "together")}), ["uce"]) == []
+    assert panels_of(ROWS, suite({"one": (1, "together")}), ["uce"]) == [] == panels_of(ROWS, suite({"one": (1, "together"), "turn": (1, "in-turn")}), ["uce"])
     assert panels_of(ROWS, suite(restored=["a"]), ["uce"]) == []
     assert panels_of([row("one", None), row("two", None)], suite(), ["uce"]) == []
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -28,34 +30,40 @@ class Images(PlainContext):
         return np.random.default_rng(len(concept.name)).integers(0, 255, (n, size, size, 3), dtype=np.uint8)
 
 
-def by_hand(base, config, seed=1, target=TARGET):
-    """The first step's loss with the denoiser called directly, and its gradients for the config's group."""
-    context = Images(seed)
-    b, targets, anchors = Pictures(base, context, [target], config).draw()
-    v_prediction = base.info.family == "sd2"
-    a = base.alphas[b.t].view(-1, 1, 1, 1)
-    noisy = a.sqrt() * b.x + (1 - a).sqrt() * b.noise
-
-    def raw(texts):
-        return base.predict(noisy, b.t, base.encode(texts), to="native")
-
-    def eps(out):
-        return a.sqrt() * out + (1 - a).sqrt() * noisy if v_prediction else out
-
-    noise = a.sqrt() * b.noise - (1 - a).sqrt() * b.x if v_prediction else b.noise
+def by_hand(base, config, steps=1, seed=1, target=TARGET):
+    """Steps with the denoiser called directly, Adam's by torch: (losses, changes by name, gradients of the first step)."""
+    pictures = Pictures(base, Images(seed), [target], config)
     parameters = select(base.unet, config.parameters)
-    for p in parameters.values():
-        p.requires_grad_(True)
-    with start_detached(base, active=config.detach_start):
-        target_out, anchor_out = raw(targets), raw(anchors)
-    fixed = anchor_out.detach()
-    erased = ((eps(target_out) - eps(fixed)) ** 2).mean() if config.goal == "model" else ((target_out - noise) ** 2).mean()
-    prior = ((eps(anchor_out) - eps(fixed)) ** 2).mean() if config.teacher == "frozen" else ((anchor_out - noise) ** 2).mean()
-    total = erased + config.prior * prior
-    gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
-    for p in parameters.values():
+    originals = {n: p.detach().clone() for n, p in parameters.items()}
+    adam = torch.optim.Adam(parameters.values(), config.lr)
+    losses, first = [], {}
+    for _ in range(steps):
+        b, targets, anchors = pictures.draw()
+        a = base.alphas[b.t].view(-1, 1, 1, 1)
+        noisy = a.sqrt() * b.x + (1 - a).sqrt() * b.noise
+        noise = a.sqrt() * b.noise - (1 - a).sqrt() * b.x if base.info.family == "sd2" else b.noise
+        for p in parameters.values():
+            p.requires_grad_(True)
+        with start_detached(base, active=config.detach_start):
+            target_out, anchor_out = (base.predict(noisy, b.t, base.encode(texts), to="native") for texts in (targets, anchors))
+        fixed = anchor_out.detach()
+        if config.teacher == "frozen":
+            with torch.no_grad(), base.swapped(originals):
+                fixed = base.predict(noisy, b.t, base.encode(anchors), to="native")
+        erased = ((target_out - (fixed if config.goal == "model" else noise)) ** 2).mean()
+        prior = ((anchor_out - (fixed if config.teacher == "frozen" else noise)) ** 2).mean()
+        total = erased + config.prior * prior
+        gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+        for p, g in zip(parameters.values(), gradients, strict=True):
+            p.grad = g
+        adam.step()
+        losses.append(total.item())
+        first = first or {n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(parameters.items(), gradients, strict=True)}
+    changes = {n: p.detach() - originals[n] for n, p in parameters.items()}
+    for n, p in parameters.items():
         p.requires_grad_(False)
-    return total.item(), dict(zip(parameters, gradients, strict=True))
+        p.grad, p.data = None, originals[n]
+    return losses, changes, first
 
 
 @pytest.mark.parametrize(
@@ -68,12 +76,25 @@ def test_first_step_equals_autograd_by_hand(base, options):
     before = snapshot(base)
     erasure = ConceptAblation().erase(base, request(), config, context)
     assert_base_untouched(base, before)
-    total, gradients = by_hand(base, config)
-    assert context.losses[0] == pytest.approx(total, rel=1e-4)
+    losses, _, gradients = by_hand(base, config)
+    assert context.losses == pytest.approx(losses, rel=1e-4)
     for name, change in erasure.changes[0].tensors.items():
         g = gradients[name]
         sure = g.abs() > 1e-6
         assert torch.allclose(change[sure], (-1e-4 * g / (g.abs() + 1e-8))[sure], atol=4e-6), name
+
+
+@pytest.mark.parametrize("options", [{"teacher": "frozen", "prior": 10.0}, {"teacher": "frozen"}, {"prior": 0.7}])
+def test_second_step_by_hand(base, options):
+    """At the first step every teacher is the student; by the second the frozen one has stayed behind."""
+    config = CAConfig(**{**QUICK, "lr": 1e-2, "optimiser": "adam", "weight_decay": 0.0, "clip": None, **options})
+    context = Images()
+    erasure = ConceptAblation().erase(base, request(), config, context)
+    losses, changes, gradients = by_hand(base, config, steps=2)
+    assert context.losses == pytest.approx(losses, rel=1e-3)
+    for name, change in erasure.changes[0].tensors.items():
+        sure = gradients[name].abs() > 1e-2 * gradients[name].abs().max()  # where it is almost zero, Adam's first steps are ill-conditioned
+        assert torch.isclose(change, changes[name], atol=1e-3)[sure].float().mean() > 0.97, name
 
 
 def test_images_are_of_the_anchor_and_prompts_fit_them(sd1):
@@ -129,10 +150,21 @@ def test_a_target_that_is_its_anchor_has_no_gradient(sd1):
     same = TARGET.model_copy(update={"anchor": "ab"})
     erasure = ConceptAblation().erase(sd1, request(same), CAConfig(**QUICK, optimiser="adam", weight_decay=0.0), Images())
     assert erasure.changes[0].tensors == {}
-    with pytest.raises(UserInputError, match="the anchor of 'ab' is 'ab'"):
-        ConceptAblation.check(sd1, request(same), CAConfig())
-    ConceptAblation.check(sd1, request(same), CAConfig(goal="noise"))
-    ConceptAblation.check(sd1, request(TARGET, NO_ANCHOR), CAConfig())
+    for config in (CAConfig(), CAConfig(goal="noise")):
+        with pytest.raises(UserInputError, match="the anchor of 'ab' is 'ab', its own phrase"):
+            ConceptAblation.check(sd1, request(same), config)
+    ConceptAblation.check(sd1, request(TARGET, NO_ANCHOR.model_copy(update={"phrases": ("x",)})), CAConfig())
+
+
+def test_an_anchor_that_is_erased_too_is_refused(sd1):
+    """Whatever its case and article, also where another part of the erasure erases it."""
+    anchored = TARGET.model_copy(update={"anchor": "a Cd "})
+    other = Concept(name="other", kind="object", phrases=("x", "the cd"), anchor="y")
+    for asked in (request(anchored, other), replace(request(anchored), others=(other,))):
+        with pytest.raises(UserInputError, match="the anchor of 'ab' is 'a Cd ', a phrase of 'other'") as error:
+            ConceptAblation.check(sd1, asked, CAConfig())
+        assert "another anchor" in error.value.hint
+    ConceptAblation.check(sd1, request(anchored, retained=(other,)), CAConfig())
 
 
 @pytest.mark.parametrize("active", [True, False])
@@ -208,4 +240,13 @@ def test_shipped_presets(spec):
     assert (config.prior, config.teacher, config.accumulate) == ((10.0, "frozen", True) if "sepme" in spec else (0.0, "self", False))
     assert config.goal == ("noise" if "noise" in spec else "model")
     load = ConceptAblation.load(config, 2)
-    assert load.trained == config.steps * config.batch * (2 if config.prior else 1) and load.plain >= 200 * config.images
+    assert load.trained == config.steps * config.batch * (2 if config.prior else 1) and load.images == 2 * config.images
+
+
+@pytest.mark.parametrize("options", [{}, {"goal": "noise"}, {"prior": 0.7}, {"goal": "noise", "prior": 0.7}, {"teacher": "frozen", "prior": 10.0}])
+def test_load_counts_rows_and_images(sd1, options):
+    config, context = CAConfig(**QUICK, **options), Images()
+    sd1.evaluations = 0
+    ConceptAblation().erase(sd1, request(), config, context)
+    said = ConceptAblation.load(config, 1)
+    assert sd1.evaluations == said.plain + said.trained and said.images == sum(n for _, n in context.asked)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -106,7 +107,7 @@ def test_captured_probabilities_are_those_of_the_eager_processor(base, processor
     with torch.no_grad():
         with cross_attention(base) as layers:
             base.predict(x_t, t, encoded)
-        expected = eager_maps(base, x_t, t, encoded.hidden, **base._extra(encoded))
+        expected = eager_maps(base, x_t, t, encoded.hidden, **base._extra(encoded, x_t))
     assert len(layers) == len(expected) == len(base.attention_sites())
     for layer, scores in zip(layers, expected, strict=True):
         assert torch.allclose(layer.probabilities(), scores, atol=1e-5)
@@ -340,7 +341,7 @@ def test_concept_inversion_marks_the_learned_tokens(base):
     with torch.no_grad():
         possible = [encode_with(base, t, erasure.artefacts[f"inversion/{c.name}"]).hidden[0] for c in (AB, GH) for t in c.templates]
     assert all(any(torch.equal(row, p) for p in possible) for row in seen[-1])  # the training's own forward
-    assert context.made == ["inversion-ab", "inversion-gh"]
+    assert context.made == ["inversion-0", "inversion-1"]  # a name may be no file's
     assert set(erasure.artefacts) == {"inversion/ab", "inversion/gh"}
     vectors = erasure.artefacts["inversion/ab"]
     other = ForgetMeNot().erase(base, request(AB), config, ImageContext(3)).artefacts["inversion/ab"]
@@ -381,5 +382,25 @@ def test_options_and_work():
     assert next(iter(ForgetMeNot.variants)) == "" and FMNConfig(**ForgetMeNot.variants[""]).parameters == "xattn"
     config = FMNConfig(steps=35, batch=2, images=8, inversion={"steps": 100, "batch": 4})
     load = ForgetMeNot.load(config, 3)
-    assert load.trained == 35 * 2 + 3 * 100 * 4 and load.plain == 3 * 8 * 2 * type(SAMPLER)().steps
-    assert ForgetMeNot.load(FMNConfig(steps=5, blank=True), 3).plain == 0
+    assert load.trained == 35 * 2 + 3 * 100 * 4 and load.plain == 3 * 2 * 64 and load.images == 3 * 8
+    for options in ({"blank": True}, {"folder": "pictures"}):
+        assert (ForgetMeNot.load(FMNConfig(**options), 3).plain, ForgetMeNot.load(FMNConfig(**options), 3).images) == (0, 0)
+    assert ForgetMeNot.load(FMNConfig(blank=True, inversion={}), 3).images == 24
+    assert ForgetMeNot.supports.iterative
+
+
+@pytest.mark.parametrize("inversion", [None, INVERSION])
+def test_load_counts_rows_and_images(sd1, inversion):
+    config, context = FMNConfig(**QUICK, inversion=inversion), ImageContext()
+    sd1.evaluations = 0
+    ForgetMeNot().erase(sd1, request(AB, GH), config, context)
+    said = ForgetMeNot.load(config, 2)
+    assert sd1.evaluations == said.plain + said.trained and said.images == sum(n for _, n, _ in context.asked)
+
+
+def test_blank_has_the_size_that_the_suite_draws(sd1):
+    seen, predict = [], sd1.predict
+    sd1.predict = lambda x, t, e, to: seen.append(x.shape) or predict(x, t, e, to=to)
+    small = replace(request(AB), sampler=SAMPLER.model_copy(update={"size": 8}))
+    ForgetMeNot().erase(sd1, small, FMNConfig(**QUICK, blank=True), ImageContext())
+    assert set(seen) == {(2, 4, 4, 4)}

@@ -108,6 +108,27 @@ def test_one_step_of_two_targets_equals_autograd_by_hand(sd1):
         assert torch.allclose(change[clear], -1e-4 * (g / (g.abs() + 1e-8))[clear], atol=3e-6), name
 
 
+def test_a_target_that_came_down_is_not_followed_in_that_step(sd1):
+    """``before``: the gradient is of the other target's loss alone, at a weight of 1; ``after`` the step it is still of both."""
+    config = {**QUICK, "steps": 1, "tau": {"ab": 1e9, "gh": -1e9}, "stop": "each"}
+    left, both = Images(), Images()
+    GCiRs().erase(sd1, request(TARGET, SECOND), GCiRsConfig(**config), left)
+    GCiRs().erase(sd1, request(TARGET, SECOND), GCiRsConfig(**config, check="after"), both)
+    batch = first_batch(sd1, GCiRsConfig(**config), TARGET, SECOND)
+    parameters = list(select(sd1.unet, "xattn").values())
+    for p in parameters:
+        p.requires_grad_(True)
+    now = delta(sd1, batch)
+    one, two = (now.detach() * now).view(2, -1).mean(1)
+    alone, sum_of_both = (
+        torch.cat([g.flatten() for g in torch.autograd.grad(v, parameters, retain_graph=True)]).norm() for v in (two, one + (one / two).detach() * two)
+    )
+    for p in parameters:
+        p.requires_grad_(False)
+    assert left.losses[0] == pytest.approx(float(two.detach()), rel=1e-4) and left.curve[0]["gradient_norm"] == pytest.approx(float(alone), rel=1e-4)
+    assert both.losses[0] == pytest.approx(2 * float(one.detach()), rel=1e-4) and both.curve[0]["gradient_norm"] == pytest.approx(float(sum_of_both), rel=1e-4)
+
+
 def test_second_loss_correlates_with_the_frozen_model_and_adds_the_norm(sd1):
     config = {**QUICK, "steps": 1, "lr": 1e-2, "l1": 0.7}
     once = GCiRs().erase(sd1, request(), GCiRsConfig(**config), Images())
@@ -162,6 +183,19 @@ def test_an_interrupted_training_gives_the_same_bytes(sd1, more):
     assert resumed.curve == whole.curve[2:]
 
 
+@pytest.mark.parametrize("more", [{"check": "before"}, {"check": "after"}, {"check": "before", "accumulate": True}])
+def test_resumed_with_one_target_down_and_one_open(sd1, more):
+    config = GCiRsConfig(**{**QUICK, "steps": 5, "tau": {"ab": 1e9, "gh": -1e9}, "stop": "each", "min_steps": 1, **more})
+    both, whole, interrupted = request(TARGET, SECOND), Images(), Interrupted(3)
+    expected = GCiRs().erase(sd1, both, config, whole)
+    with pytest.raises(Stopped):
+        GCiRs().erase(sd1, both, config, interrupted)
+    assert interrupted.kept[0].tensors["state/done"].tolist() == [1, 0]
+    resumed = Resumed(interrupted)
+    assert GCiRs().erase(sd1, both, config, resumed).weights_hash() == expected.weights_hash()
+    assert resumed.curve == whole.curve[3:] and resumed.curve[0]["momentum ab"] == whole.curve[1]["momentum ab"]
+
+
 def test_the_step_that_stops_is_taken_back_or_kept(sd1):
     stop = {**QUICK, "steps": 9, "tau": 1e9}
     context = Images()
@@ -208,5 +242,5 @@ def test_a_threshold_is_missing(sd1):
 
 def test_load_counts_both_models():
     load = GCiRs.load(GCiRsConfig(steps=10, batch=3), 2)
-    assert (load.plain, load.trained, load.batch, load.parameters) == (120, 120, 12, "xattn")
+    assert (load.plain, load.trained, load.batch, load.parameters, load.images) == (120, 120, 12, "xattn", 200)
     assert KEPT.name not in {TARGET.name, SECOND.name}

@@ -356,6 +356,13 @@ def test_restoring_injects_while_sampling(sd1, two, tmp_path):
     assert {n for _, n in seen} == {16 + 32}  # both halves of guidance, always
 
 
+def test_random_prompts_have_the_norms_of_keys_and_of_values():
+    own = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(1)) * torch.tensor([1.0, 50.0])[:, None, None]
+    spec = {"mode": "concat", "place": "all", "targets": ["a"], "seed": 1, "key": "random", "concepts": ["a"]}
+    drawn = LearnedPrompt(spec, {"prompt/a": own}).prompt()
+    assert torch.allclose(drawn[0].norm(), own[0].norm()) and torch.allclose(drawn[1].norm(), own[1].norm())
+
+
 def test_random_prompts_have_the_same_norm_and_are_others(sd1):
     erasure = KPOP().erase(sd1, request(TARGET, OTHER), config(prompts="each", steps=1, prompt_lr=1e-6), PlainContext(1))
 
@@ -406,6 +413,24 @@ def test_the_prompt_is_not_exported(sd1, two, tmp_path, form):
         assert not out.hidden and out.recovery is None and out.runtime is None and out.changes
 
 
+def test_a_key_that_no_target_has_is_refused_before_anything_starts():
+    for key in ("", "random"):
+        KPOP.check_restoring(config(), ["ab"], key)
+    KPOP.check_restoring(config(prompts="each"), ["ab"], "gh")
+    with pytest.raises(UserInputError, match="all targets share one") as error:
+        KPOP.check_restoring(config(), ["ab"], "gh")
+    assert "prompts=each" in error.value.hint
+
+
+def test_two_banks_without_guidance(sd1):
+    """Guidance 1, and each bank under a name of its own, so that one is not read back for the other."""
+    context = Saving()
+    options = config(star=True, start_guidance=1.0, steps=1)
+    KPOP().erase(sd1, request(TARGET, OTHER), options, context)
+    assert list(context.made) == ["trajectories", "trajectories-retained"]
+    assert not torch.equal(context.made["trajectories"][0]["x"], context.made["trajectories-retained"][0]["x"])
+
+
 # -- options ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "options", [{"preserve": -1}, {"size": 0}, {"mode": "multiply"}, {"place": "down"}, {"prompts": "none"}, {"prompt_lr": 0}, {"lambda": 1}]
@@ -420,13 +445,16 @@ def test_what_cannot_be_done(sd1):
         KPOP.check(sd1, request(retained=()), config(star=True))
     with pytest.raises(UserInputError, match="anchor"):
         KPOP.check(sd1, request(TARGET.model_copy(update={"anchor": ""})), config(neutral="anchor"))
+    with pytest.raises(UserInputError, match="the anchor of 'ab' is 'cd', a phrase of 'cd', which is erased too"):
+        KPOP.check(sd1, request(TARGET, Concept(name="cd", kind="object", phrases=("a CD",), anchor="x")), config(neutral="anchor"))
+    KPOP.check(sd1, request(TARGET, Concept(name="cd", kind="object", phrases=("a CD",), anchor="x")), config())
     KPOP.check(sd1, request(retained=()), config())
     KPOP.check(sd1, request(retained=(KEPT,)), config(star=True))
 
 
 def test_load_counts_rows(sd1):
     """What plan says is what the denoiser was asked for: rows of trajectories, of the frozen base and of training."""
-    for options in (config(), config(neutral="cd"), config(star=True)):
+    for options in (config(), config(neutral="cd"), config(star=True), config(start_guidance=1.0)):
         sd1.evaluations = 0
         KPOP().erase(sd1, request(), options, PlainContext())
         said = KPOP.load(options, 1)

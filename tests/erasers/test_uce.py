@@ -5,6 +5,7 @@ import torch
 from erasing import KEPT, TARGET, PlainContext, assert_base_untouched, request, snapshot
 
 from conceptbench.core.errors import UserInputError
+from conceptbench.core.schemas import Concept
 from conceptbench.erasers.shared.spans import aligned_tokens, last_token
 from conceptbench.erasers.uce import UCE, UCEConfig, closed_form
 
@@ -114,3 +115,11 @@ def test_time_pairs_every_token_and_keeps_nothing_else(sd1):
     assert torch.allclose(old[:2], new[:2], atol=1e-5)
     plain = UCE().erase(sd1, request(target), config.model_copy(update={"texts": 1, "prefix": False}), PlainContext()).changes[0].tensors
     assert any(not torch.allclose(plain[n], edited[n], atol=1e-4) for n in edited)
+
+
+def test_a_guide_that_is_erased_too_is_refused(sd1):
+    other = Concept(name="cd", kind="object", phrases=("a cd",), anchor="x")
+    with pytest.raises(UserInputError, match="the anchor of 'ab' is 'cd', a phrase of 'cd'"):
+        UCE.check(sd1, request(TARGET, other), UCEConfig())
+    UCE.check(sd1, request(TARGET, other), UCEConfig(guide=""))
+    UCE.check(sd1, request(TARGET, other.model_copy(update={"phrases": ("cde",), "anchor": ""})), UCEConfig())

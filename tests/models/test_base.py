@@ -168,3 +168,41 @@ def test_trajectories_do_not_depend_on_the_number_of_threads(sd1):
     finally:
         sd1.sampling_threads = None
     assert torch.equal(one, two) and torch.get_num_threads() == 1
+
+
+def test_the_autoencoder_never_sees_more_than_a_block(sd1, monkeypatch):
+    """Also where rows need no padding: thousands of reference images must not go through it at once."""
+    monkeypatch.setattr(type(sd1), "exact_rows", None)
+    seen = []
+    encode, decode = sd1.vae.encode, sd1.vae.decode
+    monkeypatch.setattr(sd1.vae, "encode", lambda x: (seen.append(len(x)), encode(x))[1])
+    monkeypatch.setattr(sd1.vae, "decode", lambda z: (seen.append(len(z)), decode(z))[1])
+    images = np.random.default_rng(0).integers(0, 256, (19, 16, 16, 3), np.uint8)
+    latents = sd1.latents_of(images)
+    sd1.decode(latents)
+    assert seen == [16, 3, 16, 3]
+    assert torch.allclose(latents[17:], sd1.latents_of(images[17:]), atol=1e-5)
+
+
+def test_a_runtime_that_fails_on_leaving_leaves_the_base_as_it_was(sd1):
+    from contextlib import contextmanager
+
+    from conceptbench.core.registry import RUNTIMES
+    from conceptbench.models.erasure import Change, Erasure, RuntimeSpec
+    from conceptbench.models.runtime import Runtime
+
+    class Bad(Runtime):
+        name = "bad-exit"
+
+        @contextmanager
+        def attached(self, base):
+            yield
+            raise ValueError("late")
+
+    RUNTIMES.add("bad-exit", Bad)
+    name, p = next(iter(sd1.parameters("kv").items()))
+    before = p.data
+    erasure = Erasure([Change("unet", "additive", {name: torch.ones_like(before)})], RuntimeSpec("bad-exit"))
+    with pytest.raises(ValueError, match="late"), erasure.applied(sd1):
+        assert not torch.equal(p.data, before)
+    assert p.data is before and sd1.runtime is None

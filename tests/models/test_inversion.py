@@ -64,7 +64,6 @@ def test_a_word_s_own_vectors_are_the_word(base):
         ours, words = encode_with(base, template, word_vectors(base, "xyz")[0]), base.encode([template.format("xyz")])
         assert torch.equal(ours.hidden, words.hidden)
         assert (ours.pooled is None) == (words.pooled is None) and (ours.pooled is None or torch.equal(ours.pooled, words.pooled))
-        assert (ours.time_ids is None) == (words.time_ids is None) and (ours.time_ids is None or torch.equal(ours.time_ids, words.time_ids))
         state = pooled_with(base, template, word_vectors(base, "xyz"))
         assert torch.equal(state, pooled_texts(base, [template.format("xyz")]))
 

@@ -31,7 +31,7 @@ def groups_of(rows: Sequence[Mapping[str, Any]], metric: str, role: str, order: 
     Args:
         rows: of one task, each with ``who``, the name of its model.
         metric: its id.
-        role: ``target`` or ``retained``.
+        role: of the concepts.
         order: erasers from first to last.
         concepts: the concepts from first to last.
     """

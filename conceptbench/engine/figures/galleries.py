@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from conceptbench.core.results import RowRole
 from conceptbench.core.schemas import Concept
 from conceptbench.engine.figures.tiles import Picture, picture
 from conceptbench.engine.images import ImageSpec
@@ -62,7 +63,14 @@ class Keys:
         return self._recorded.get((who, pair)) or spec.key(self.info, weights)
 
 
-def galleries(specs: Sequence[ImageSpec], concepts: Mapping[str, Concept], models: Sequence[tuple[str, str]], keys: Keys, store: Store) -> list[Gallery]:
+def galleries(
+    specs: Sequence[ImageSpec],
+    concepts: Mapping[str, Concept],
+    models: Sequence[tuple[str, str]],
+    keys: Keys,
+    store: Store,
+    roles: Mapping[str, RowRole],
+) -> list[Gallery]:
     """The galleries of a task, targets first.
 
     Args:
@@ -71,13 +79,14 @@ def galleries(specs: Sequence[ImageSpec], concepts: Mapping[str, Concept], model
         models: (name, hash of the weights), the base first.
         keys: finds images.
         store: holds them.
+        roles: concept -> role of its rows.
     """
     by_concept: dict[str, list[ImageSpec]] = {}
     for spec in specs:
         by_concept.setdefault(spec.concept, []).append(spec)
     made = []
     for name, all_of_it in by_concept.items():
-        role = all_of_it[0].role
+        role = roles[name]
         shown = all_of_it[: TARGET_TILES if role == "target" else RETAINED_TILES]
         strips = [Strip(who, picture(store, [keys.of(s, who, weights) for s in shown]), f"{len(shown)} images of {who}: {name}") for who, weights in models]
         made.append(Gallery(name, role, concepts[name].kind == "explicit", tuple(s.condition.text for s in shown), tuple(strips)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from conceptbench.core.schemas import Suite, Task
+from conceptbench.engine.groups import ROLES
 from conceptbench.engine.images import BASE
 
 LIGHT, DARK = (250, 251, 252), (0, 84, 98)
@@ -70,7 +71,7 @@ def still_there(row: Mapping[str, Any]) -> tuple[float, float | None, float | No
 
 
 def _headline(rows: Sequence[Mapping[str, Any]], suite: Suite) -> list[Mapping[str, Any]]:
-    wanted = {("target", suite.headline.erased), ("retained", suite.headline.kept)}
+    wanted = {(role, suite.headline.erased if role == "target" else suite.headline.kept) for role in ROLES}
     return [r for r in rows if (r["role"], r["metric"]) in wanted and r["concept"] != "*"]
 
 
@@ -83,6 +84,7 @@ def _cell(row: Mapping[str, Any] | None, own: bool) -> Cell:
     interval = "no interval" if low is None or high is None else f"{100 * low:.1f} – {100 * high:.1f}"
     origin = row["metric"] if value == row["value"] else f"100 − {row['metric']}"
     tooltip = f"{row['concept']}: {100 * value:.1f} ({interval}), n {row['n_scored']}, {origin}"
+    tooltip += f", {row['role']}" if row["role"] in ("restored", "unseen") else ""
     return Cell(f"{100 * value:.0f}", tooltip, own, *shade(value))
 
 
@@ -92,10 +94,18 @@ def _columns(suite: Suite, measured: set[str]) -> tuple[str, ...]:
     return tuple(c for c in dict.fromkeys(names) if c in measured)
 
 
-def _line(task: Task, who: str, columns: Sequence[str], rows: Mapping[tuple[str, str, str], Mapping[str, Any]]) -> Line:
-    label = " + ".join(task.erased) if 1 <= len(task.erased) <= 2 else f"{task.id} ({len(task.erased)} concepts)"
+def _labels(tasks: Sequence[Task]) -> dict[str, str]:
+    """Task -> what its line is called: by what was erased; by its id where something is brought back, or where two lines would be called alike."""
+    names = {t.id: " + ".join(t.targets) if len(t.targets) <= 2 else f"{t.id} ({len(t.targets)} concepts)" for t in tasks}
+    names |= {t.id: t.id for t in tasks if t.restored}
+    return {t.id: t.id if any(names[t.id] in (names[o.id], o.id) for o in tasks if o is not t) else names[t.id] for t in tasks}
+
+
+def _line(task: Task, label: str, who: str, columns: Sequence[str], rows: Mapping[tuple[str, str, str], Mapping[str, Any]]) -> Line:
     cells = tuple(_cell(rows.get((task.id, who, c)), c in task.erased) for c in columns)
-    return Line(label, f"task {task.id}: {', '.join(task.erased) or 'nothing'} erased", False, cells)
+    mode = f" ({task.mode})" if len(task.targets) > 1 else ""
+    back = f", {', '.join(task.restored)} brought back" if task.restored else ""
+    return Line(label, f"task {task.id}: {', '.join(task.targets)} erased{mode}{back}", False, cells)
 
 
 def matrices(rows: Sequence[Mapping[str, Any]], suite: Suite, erasers: Sequence[str]) -> list[Matrix]:
@@ -116,4 +126,5 @@ def matrices(rows: Sequence[Mapping[str, Any]], suite: Suite, erasers: Sequence[
     columns = _columns(suite, {r["concept"] for r in chosen})
     of_base = {r["concept"]: r for t in reversed(suite.tasks) for r in reversed(chosen) if r["who"] == BASE and r["task"] == t.id}
     first = Line("base", "the unmodified model: nothing erased", True, tuple(_cell(of_base.get(c), False) for c in columns))
-    return [Matrix(who, columns, (first, *(_line(t, who, columns, by_place) for t in suite.tasks))) for who in erasers]
+    labels = _labels(suite.tasks)
+    return [Matrix(who, columns, (first, *(_line(t, labels[t.id], who, columns, by_place) for t in suite.tasks))) for who in erasers]

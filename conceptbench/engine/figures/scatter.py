@@ -1,4 +1,4 @@
-"""The erased-against-kept scatter as inline SVG: upper right is best."""
+"""The erased-against-kept scatter as inline SVG: upper right is best. Kept is what must stay: nothing that was brought back, nothing unseen."""
 
 from __future__ import annotations
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from conceptbench.core.schemas import Suite, Task
+from conceptbench.engine import groups
 
 Row = Mapping[str, Any]
-ROLES = ("target", "retained", "model")
+ROLES = (*groups.ROLES, "model")
 ARROWS = {"higher": "↑", "lower": "↓"}
 
 

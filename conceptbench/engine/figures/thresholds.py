@@ -47,7 +47,7 @@ class Family:
     Attributes:
         name: the metrics' id with an ellipsis for the number, e.g. ``ner-…-kpop8``.
         judge: whom they ask; may be empty.
-        role: of the concepts, ``target``, ``retained`` or ``model``.
+        role: of the rows.
         unit, better: of the values.
         numbers: the numbers, rising.
         lines: the base first if it is there, then the others in the order of the rows.
