@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -16,13 +15,10 @@ from torch.nn.functional import mse_loss
 from conceptbench.core.schemas import Concept
 from conceptbench.erasers.shared.loop import Terms, TrainingConfig, train, trainable
 from conceptbench.erasers.shared.references import Noised, References
-from conceptbench.erasers.shared.spans import check_anchors
+from conceptbench.erasers.shared.spans import anchor_text, check_anchors
 from conceptbench.models.base import Base
 from conceptbench.models.eraser import Context, Eraser, EraserConfig, EraseRequest, Load, Supports
 from conceptbench.models.erasure import Erasure, values_of
-
-JOINT = r"(?:(?:\s*,|\s*\b(?:with|of|by|and|in(?:\s+the\s+style\s+of)?))(?:\s+(?:a|an|the))?)?\s*\{\}(?:\s+style\b)?"
-"""A template's place for the phrase, with the words that only join the phrase to the rest."""
 
 
 class CAConfig(TrainingConfig):
@@ -57,20 +53,6 @@ class CAConfig(TrainingConfig):
     texts: int | None = Field(default=None, ge=1)
     cut: bool = False
     detach_start: bool = True
-
-
-def anchor_text(template: str, anchor: str, *, cut: bool = False) -> str:
-    """A template with the anchor in it, or without the phrase and the words that join it, if there is no anchor.
-
-    >>> anchor_text("a photo of a person with {}", ""), anchor_text("a cup in the style of {}", ""), anchor_text("{}", "")
-    ('a photo of a person', 'a cup', '')
-    >>> anchor_text("a photo of {} at the fair", ""), anchor_text("a photo of {} at the fair", "", cut=True)
-    ('a photo at the fair', 'a photo')
-    """
-    if anchor.strip():
-        return template.format(anchor)
-    text = re.sub(JOINT + (".*" if cut else ""), "", template)
-    return re.sub(r"\s+", " ", text).strip(" ,")
 
 
 def text_pairs(concept: Concept, config: CAConfig) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ from conceptbench.core.schemas import Concept
 from conceptbench.erasers.shared.fisher import ewc_penalty, fisher_of, selective_amnesia_loss
 from conceptbench.erasers.shared.loop import Terms, TrainingConfig, train, trainable
 from conceptbench.erasers.shared.references import References
-from conceptbench.erasers.shared.spans import check_anchors
+from conceptbench.erasers.shared.spans import anchor_text, check_anchors
 from conceptbench.models.base import Base
 from conceptbench.models.eraser import Context, Eraser, EraserConfig, EraseRequest, Load, Supports
 from conceptbench.models.erasure import Erasure, values_of
@@ -31,8 +31,9 @@ class SAConfig(TrainingConfig):
     Attributes:
         lam: lambda of lambda / 2 sum F (theta - theta*)^2, the paper's; the released code leaves out the 1/2, so that its 50 is 100 here.
         gamma: weight of generative replay; 0 for none.
-        surrogate: what the target's prompts shall show: ``anchor`` for the target's anchor in the target's own templates, where an
-            image goes with prompts of its template; else a text, whose images go with any prompt of the target.
+        surrogate: what the target's prompts shall show: ``anchor`` for the target's anchor in the target's own templates (of a target
+            without one, the templates without the phrase and what follows it), where an image goes with prompts of its template;
+            else a text, whose images go with any prompt of the target.
         surrogate_folder: a folder of images instead.
         surrogate_images: how many for each target.
         texts: in how many of its training templates each phrase of a target is used; 1 is the bare phrase, as in the paper.
@@ -77,8 +78,9 @@ def surrogates(base: Base, target: Concept, config: SAConfig, ctx: Context) -> t
     """Images of q(x | c_f) as latents (n, C, h, w), and for each the prompts c_f that it may be shown with."""
     templates = target.templates[: config.texts]
     if config.surrogate_folder is None and config.surrogate == "anchor":
-        concept = made_up(f"{target.anchor} for {target.name}", (target.anchor,), templates)
-        prompts = [[t.format(p) for p in target.phrases] for t in templates]
+        shown = {t: anchor_text(t, target.anchor, cut=True) for t in templates}
+        concept = made_up(f"without {target.name}", [text for text in shown.values() if text])
+        prompts = [[t.format(p) for p in target.phrases] for t, text in shown.items() if text]
     else:
         concept, prompts = made_up(config.surrogate, (config.surrogate,)), [target.texts(config.texts)]
     latents = References.of(base, ctx, concept, config.surrogate_images, config.surrogate_folder).latents
@@ -109,7 +111,7 @@ class SelectiveAmnesia(Eraser[SAConfig]):
         """Refuses targets without a surrogate, replay without texts, and more timesteps than the base has."""
         if config.surrogate == "anchor" and config.surrogate_folder is None:
             for target in request.targets:
-                if not target.anchor:
+                if not any(anchor_text(t, target.anchor, cut=True) for t in target.templates[: config.texts]):
                     raise UserInputError(f"{target.name} has no anchor to be a surrogate", "give the concept an anchor, or `surrogate: some text`")
             check_anchors(request)
         if config.fisher_timesteps > len(base.alphas):

@@ -139,7 +139,8 @@ def _print_table(rows: list[ResultRow], erased: str, kept: str) -> None:
 
 def _columns(erased: str, kept: str) -> list[tuple[str, str]]:
     """(metric, role) of the leaderboard on the terminal; a metric with two protocols has two columns."""
-    return list(dict.fromkeys([(erased, "target"), (kept, "retained"), *((m, r) for m in ("nothing", "clip_score") for r in ("target", "retained"))]))
+    headline = [(erased, "target"), *((kept, role) for role in ("retained", "restored", "unseen"))]
+    return list(dict.fromkeys([*headline, *((m, r) for m in ("nothing", "clip_score") for r in ("target", "retained"))]))
 
 
 def _cell(row: ResultRow | None) -> str:

@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict
 
 from conceptbench.core.statistics import Interval, mean_interval, paired_difference, rate_interval
 
-
 RowRole = Literal["target", "retained", "restored", "unseen", "model"]
 """What a row is about: what is erased, what must stay, what was erased and is brought back, what no eraser is told of, an erasure as a whole."""
 

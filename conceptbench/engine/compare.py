@@ -14,6 +14,7 @@ from typing import Any
 from conceptbench.core.errors import NotComparableError, UserInputError
 from conceptbench.core.results import safe_cell
 from conceptbench.core.statistics import holm, mcnemar_exact, paired_difference
+from conceptbench.engine.groups import ROLES
 from conceptbench.engine.records import Record
 from conceptbench.engine.sides import Side, differences, label, metric_of, protocol_pairs
 
@@ -115,7 +116,7 @@ def _order(a: Side) -> Any:
     metrics = [metric_of(p) for p in a.protocols()]
     return lambda c: (
         tasks.index(c.task) if c.task in tasks else len(tasks),
-        c.role != "target",
+        ROLES.index(c.role),
         metrics.index(c.metric),
         c.concept != ALL,
         c.concept,

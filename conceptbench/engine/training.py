@@ -138,7 +138,7 @@ class TrainingContext:
         """
         own = [(p, original, p.data, p.requires_grad) for p, original in self._originals]
         runtime, self._base.runtime = self._base.runtime, None
-        other_texts = any(id(p) in self._of_texts and current is not original for p, original, current, _ in own)
+        other_texts = any(id(p) in self._of_texts and current.data_ptr() != original.data_ptr() for p, original, current, _ in own)
         try:
             if other_texts:
                 self._base.forget_encoded()

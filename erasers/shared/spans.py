@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from torch import Tensor
@@ -12,6 +13,10 @@ from conceptbench.models.base import Base
 from conceptbench.models.eraser import EraseRequest
 
 Span = Literal["last", "end"]
+
+
+JOINT = r"(?:(?:\s*,|\s*\b(?:with|of|by|and|in(?:\s+the\s+style\s+of)?))(?:\s+(?:a|an|the))?)?\s*\{\}(?:\s+style\b)?"
+"""A template's place for the phrase, with the words that only join the phrase to the rest."""
 
 
 def last_token(base: Base, text: str, phrase: str) -> int:
@@ -51,6 +56,20 @@ def aligned_tokens(base: Base, text: str, phrase: str, guide_text: str, guide_ph
     x, y = all_tokens(base, text), all_tokens(base, guide_text)
     n = 1 if span == "last" else len(x) - max(a, b)
     return x[a : a + n], y[b : b + n]
+
+
+def anchor_text(template: str, anchor: str, *, cut: bool = False) -> str:
+    """A template with the anchor in it, or without the phrase and the words that join it, if there is no anchor.
+
+    >>> anchor_text("a photo of a person with {}", ""), anchor_text("a cup in the style of {}", ""), anchor_text("{}", "")
+    ('a photo of a person', 'a cup', '')
+    >>> anchor_text("a photo of {} at the fair", ""), anchor_text("a photo of {} at the fair", "", cut=True)
+    ('a photo at the fair', 'a photo')
+    """
+    if anchor.strip():
+        return template.format(anchor)
+    text = re.sub(JOINT + (".*" if cut else ""), "", template)
+    return re.sub(r"\s+", " ", text).strip(" ,")
 
 
 def check_anchors(request: EraseRequest) -> None:

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from benchmarks.measuring import ForwardClock, Row, Settings, middle, planned
@@ -129,12 +130,12 @@ def networks_timed(base: Base, judges: Mapping[str, Any]) -> Iterator[ForwardClo
     """Inside, everything that counts as a network is timed."""
     clock = ForwardClock()
     kinds = {"unet": "denoiser", "vae": "autoencoder"}
-    backward = Tensor.backward
+    gradients = torch.autograd.grad
 
-    def timed_backward(self: Tensor, *args: Any, **kwargs: Any) -> None:
+    def timed_gradients(*args: Any, **kwargs: Any) -> Any:
         clock.enter()
         try:
-            backward(self, *args, **kwargs)  # type: ignore[no-untyped-call]
+            return gradients(*args, **kwargs)
         finally:
             clock.leave("backward")
 
@@ -146,7 +147,7 @@ def networks_timed(base: Base, judges: Mapping[str, Any]) -> Iterator[ForwardClo
             for part in vars(judge).values():
                 if isinstance(part, nn.Module):
                     watch_parts(clock, "judges", part)
-        stack.enter_context(patch.object(Tensor, "backward", timed_backward))
+        stack.enter_context(patch.object(torch.autograd, "grad", timed_gradients))
         stack.callback(register_optimizer_step_pre_hook(lambda *_: clock.enter()).remove)
         stack.callback(register_optimizer_step_post_hook(lambda *_: clock.leave("optimiser")).remove)
         yield clock

@@ -9,7 +9,8 @@ from erasing import TARGET, PlainContext, assert_base_untouched, request, snapsh
 
 from conceptbench.core.errors import UserInputError
 from conceptbench.core.schemas import Concept
-from conceptbench.erasers.ca import CAConfig, ConceptAblation, Pictures, anchor_text, start_detached, text_pairs
+from conceptbench.erasers.ca import CAConfig, ConceptAblation, Pictures, start_detached, text_pairs
+from conceptbench.erasers.shared.spans import anchor_text
 from conceptbench.models.eraser import SavedTraining
 from conceptbench.models.groups import select
 

@@ -165,7 +165,7 @@ def test_one_step_equals_autograd_by_hand(base, gamma, lam):
     erasure = erase(base, context, steps=1, lr=1e-4, gamma=gamma, lam=lam)
     g = torch.Generator().manual_seed(3)
     draw = lambda n, k: torch.randint(n, (k,), generator=g).tolist()  # noqa: E731
-    forget = base.latents_of(context.images(Concept(name="cd for ab", kind="object", phrases=("cd",)), 4))
+    forget = base.latents_of(context.images(Concept(name="without ab", kind="object", phrases=("cd",)), 4))
     generic = base.latents_of(context.images(Concept(name="generic", kind="object", phrases=("x",)), 4))
     draw(1, 2)  # which target
     rows = []
@@ -295,6 +295,9 @@ def test_surrogates(sd1):
     assert context.asked[-1][0].texts() == ["cd", "a cd"] and prompts == [["ab", "gh"], ["a ab", "a gh"]] * 2
     _, prompts = sa.surrogates(sd1, target, config.model_copy(update={"surrogate": "a clown"}), context)
     assert context.asked[-1][0].texts() == ["a clown"] and prompts == [["ab", "a ab", "gh", "a gh"]] * 4
+    mark = target.model_copy(update={"anchor": "", "templates": ("{}", "a bb with {}", "cc {} dd")})
+    _, prompts = sa.surrogates(sd1, mark, config.model_copy(update={"texts": 3}), context)
+    assert context.asked[-1][0].texts() == ["a bb", "cc"] and prompts == [["a bb with ab", "a bb with gh"], ["cc ab dd", "cc gh dd"]] * 2
     own = config.model_copy(update={"surrogate_folder": "pictures"})
     _, prompts = sa.surrogates(sd1, target, own, context)
     assert context.asked[-1][2] == "pictures" and prompts == [["ab", "a ab", "gh", "a gh"]] * 4
