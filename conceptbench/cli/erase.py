@@ -47,6 +47,7 @@ def erase(
             try:
                 erasure, made = make(loaded, unit, plan.suite, where, train_seed=seed, session=session)
             except UnitFailedError as error:
+                session.reporter.abandon()
                 print(f"failed: {error.message}", file=sys.stderr)
                 failed += 1
                 continue

@@ -11,18 +11,22 @@ from typing import Protocol
 
 
 class Reporter(Protocol):
-    """Hears what happens in a run."""
+    """Hears what happens in a run. A stage may begin inside another, e.g. the images that an eraser asks for."""
 
     def begin(self, what: str, total: int) -> None:
         """A stage with so many items starts."""
         ...
 
     def advance(self, items: int) -> None:
-        """So many more items are done."""
+        """So many more items of the innermost stage are done."""
         ...
 
     def end(self) -> None:
-        """The stage is over."""
+        """The innermost stage is over."""
+        ...
+
+    def abandon(self) -> None:
+        """What is open failed: all stages are over."""
         ...
 
 
@@ -38,30 +42,45 @@ class Silent:
     def end(self) -> None:
         """Nothing."""
 
+    def abandon(self) -> None:
+        """Nothing."""
+
+
+@dataclass
+class _Stage:
+    what: str
+    total: int
+    started: float
+    done: int = 0
+
 
 @dataclass
 class Lines:
     """One plain line a stage, for logs."""
 
-    what: str = ""
-    total: int = 0
-    done: int = 0
-    started: float = 0.0
+    stages: list[_Stage] = field(default_factory=list)
 
     def begin(self, what: str, total: int) -> None:
         """Remembers the start."""
-        self.what, self.total, self.done, self.started = what, total, 0, time.monotonic()
+        self.stages.append(_Stage(what, total, time.monotonic()))
 
     def advance(self, items: int) -> None:
-        """Counts."""
-        self.done += items
+        """Counts for the innermost stage."""
+        if self.stages:
+            self.stages[-1].done += items
 
     def end(self) -> None:
         """Writes the line."""
-        seconds = max(0.0, time.monotonic() - self.started)
-        rate = f", {self.done / seconds:.1f}/s" if self.done and seconds > 0.05 else ""
-        sys.stderr.write(f"{self.what}: {self.done}/{self.total} in {seconds:.1f} s{rate}\n")
+        stage = self.stages.pop()
+        seconds = max(0.0, time.monotonic() - stage.started)
+        rate = f", {stage.done / seconds:.1f}/s" if stage.done and seconds > 0.05 else ""
+        sys.stderr.write(f"{stage.what}: {stage.done}/{stage.total} in {seconds:.1f} s{rate}\n")
         sys.stderr.flush()
+
+    def abandon(self) -> None:
+        """Writes how far each came."""
+        while self.stages:
+            self.end()
 
 
 @dataclass

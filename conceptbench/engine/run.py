@@ -180,6 +180,7 @@ class Runner:
         except FATAL:
             raise
         except Exception as error:
+            self.session.reporter.abandon()
             reason = str(error) if isinstance(error, ConceptBenchError) else repr(error)
             self.outcome.failures.append({"eraser": spec, "task": unit.task.id, "reason": reason, "unit": unit.name})
             return None
