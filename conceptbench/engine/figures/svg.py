@@ -9,11 +9,14 @@ from markupsafe import Markup, escape
 
 INK, SOFT, GRID = "#22272e", "#5b6470", "#e3e6ea"
 BASE_COLOUR = "#5b6470"
-COLOURS = ("#d1495b", "#00798c", "#c77f0a", "#30638e", "#5a8f3e", "#8e5572", "#9c5518", "#2b2d78", "#9a031e", "#0f9d76")
+COLOURS = (
+    *("#d1495b", "#00798c", "#c77f0a", "#30638e", "#5a8f3e", "#8e5572", "#9c5518", "#2b2d78", "#9a031e", "#0f9d76"),
+    *("#e07aa5", "#6f7d1c", "#7b4fc9", "#4aa3df", "#111111", "#c9a227", "#3c6e47", "#b05de0"),
+)
 
 
 def colours(erasers: Sequence[str]) -> dict[str, str]:
-    """A colour for each eraser in the order of the line-up, the same in every figure of the page; they repeat after ten."""
+    """A colour for each eraser in the order of the line-up, the same in every figure of the page; they repeat after eighteen."""
     return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(erasers)}
 
 
