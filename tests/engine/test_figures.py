@@ -399,7 +399,7 @@ def test_every_piece_of_text_is_escaped():
 
 
 def test_colours_are_stable_and_repeat():
-    names = [f"e{i}" for i in range(12)]
+    names = [f"e{i}" for i in range(20)]
     found = svg.colours(names)
-    assert len({found[n] for n in names[:10]}) == 10 and found["e10"] == found["e0"] and svg.shortened("abcdef", 4) == "abc…"
+    assert len({found[n] for n in names[:18]}) == 18 and found["e18"] == found["e0"] and svg.shortened("abcdef", 4) == "abc…"
     assert svg.colours(["a"]) == {"a": svg.COLOURS[0]}
