@@ -1,72 +1,17 @@
-"""Contexts with images for tests of G-CiRs and SepME, and the denoiser's predictions by hand."""
+"""A second target for tests of G-CiRs and SepME, and the denoiser's predictions by hand."""
 
 from __future__ import annotations
 
 import functools
 
-import numpy as np
 import pytest
 import tiny
 import torch
-from erasing import PlainContext
 
 from conceptbench.core.schemas import Concept
-from conceptbench.models.eraser import SavedTraining
 from conceptbench.models.families import load_base
 
 SECOND = Concept(name="gh", kind="object", phrases=("gh",), templates=("{}", "a {}"))
-
-
-class Images(PlainContext):
-    """Made-up images of each concept, and the curve."""
-
-    def __init__(self, seed: int = 1) -> None:
-        super().__init__(seed)
-        self.curve: list[dict[str, float]] = []
-        self.asked: list[tuple[Concept, int]] = []
-        self.made: dict[str, dict[str, torch.Tensor]] = {}
-        self.totals: list[int] = []
-
-    def images(self, concept, n, folder=None):
-        self.asked.append((concept, n))
-        return np.random.default_rng(len(concept.phrases[0]) + ord(concept.name[0])).integers(0, 256, (n, 16, 16, 3), dtype=np.uint8)
-
-    def once(self, name, make):
-        if name not in self.made:
-            self.made[name] = make()
-        return self.made[name]
-
-    def progress(self, step, total, loss, *, prompt=None, **values):
-        self.totals.append(total)
-        super().progress(step, total, loss, prompt=prompt, **values)
-        self.curve.append({"loss": loss, **values})
-
-
-class Stopped(Exception):
-    pass
-
-
-class Interrupted(Images):
-    """Ends with an error after some steps, keeping what a checkpoint keeps."""
-
-    def __init__(self, after: int, seed: int = 1) -> None:
-        super().__init__(seed)
-        self.left = after
-
-    def checkpoint(self, step, tensors):
-        if step == self.left:
-            self.kept = SavedTraining(step, {n: t.clone() for n, t in tensors().items()}), self.generator.get_state()
-            raise Stopped
-
-
-class Resumed(Images):
-    def __init__(self, interrupted: Interrupted) -> None:
-        super().__init__()
-        (self.kept, state), self.made = interrupted.kept, interrupted.made
-        self.generator.set_state(state)
-
-    def saved(self):
-        return self.kept
 
 
 def eps(base, x_t, t, texts):

@@ -2,33 +2,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from erasing import TARGET, PlainContext, assert_base_untouched, request, snapshot
+from erasing import TARGET, Images, assert_base_untouched, assert_changes_only, assert_falls, assert_seeded, request, snapshot, stopped_and_resumed
 
 from conceptbench.core.errors import UserInputError
 from conceptbench.core.schemas import Concept
 from conceptbench.erasers.ca import CAConfig, ConceptAblation, Pictures, start_detached, text_pairs
 from conceptbench.erasers.shared.spans import anchor_text
-from conceptbench.models.eraser import SavedTraining
 from conceptbench.models.groups import select
 
 QUICK = {"steps": 2, "batch": 3, "lr": 1e-3, "images": 4}
 NO_ANCHOR = Concept(name="mk", kind="explicit", phrases=("ab", "cd"), templates=("{}", "a e with {}", "a {} at f"))
-
-
-class Images(PlainContext):
-    """Images of noise, the same for the same concept and number; remembers what was asked for."""
-
-    def __init__(self, seed=1):
-        super().__init__(seed)
-        self.asked = []
-
-    def images(self, concept, n, folder=None):
-        self.asked.append((concept, n))
-        size = 16
-        return np.random.default_rng(len(concept.name)).integers(0, 255, (n, size, size, 3), dtype=np.uint8)
 
 
 def by_hand(base, config, steps=1, seed=1, target=TARGET):
@@ -103,7 +88,7 @@ def test_images_are_of_the_anchor_and_prompts_fit_them(sd1):
     context = Images()
     other = Concept(name="gh", kind="object", phrases=("gh", "hg"), templates=("{}", "f {}"), anchor="e")
     pictures = Pictures(sd1, context, [TARGET, other], config)
-    assert [(c.texts(), n) for c, n in context.asked] == [(["cd", "a cd"], 6), (["e", "f e"], 6)]
+    assert [(c.texts(), n) for c, n, _ in context.asked] == [(["cd", "a cd"], 6), (["e", "f e"], 6)]
     b, targets, anchors = pictures.draw()
     assert anchors == b.texts
     assert set(zip(targets, anchors, strict=True)) == {("ab", "cd"), ("a ab", "a cd"), ("gh", "e"), ("hg", "e"), ("f gh", "f e"), ("f hg", "f e")}
@@ -134,16 +119,13 @@ def test_texts_without_an_anchor():
 def test_an_explicit_concept_shares_the_images_of_its_phrases(sd1):
     context = Images()
     ConceptAblation().erase(sd1, request(NO_ANCHOR), CAConfig(**QUICK), context)
-    assert [c.texts() for c, _ in context.asked] == [["", "a e", "a at f"]]
+    assert [c.texts() for c, _, _ in context.asked] == [["", "a e", "a at f"]]
 
 
 @pytest.mark.parametrize(("variant", "group"), [("", "kv"), ("noise", "kv"), ("xattn", "xattn"), ("attn", "attn"), ("full", "full")])
 def test_only_the_variants_parameters_change(sd1, variant, group):
-    before = snapshot(sd1)
-    erasure = ConceptAblation().erase(sd1, request(), CAConfig(**{**QUICK, **ConceptAblation.variants[variant]}), Images())
-    assert_base_untouched(sd1, before)
-    changed = set(erasure.changes[0].tensors)
-    assert changed <= set(select(sd1.unet, group)) and len(changed) > 0.5 * len(select(sd1.unet, group))
+    config = CAConfig(**{**QUICK, **ConceptAblation.variants[variant]})
+    assert_changes_only(sd1, lambda: ConceptAblation().erase(sd1, request(), config, Images()), group)
     assert not any(m._forward_hooks for m in sd1.unet.modules())
 
 
@@ -193,43 +175,16 @@ def test_frozen_teacher_differs_from_the_current_one_after_a_step(sd1):
 
 def test_same_seed_same_bytes_loss_falls_and_multiple_targets(sd1):
     config = CAConfig(**{**QUICK, "steps": 30})
-    first = Images(1)
-    erasure = ConceptAblation().erase(sd1, request(), config, first)
-    assert erasure.weights_hash() == ConceptAblation().erase(sd1, request(), config, Images(1)).weights_hash()
-    assert erasure.weights_hash() != ConceptAblation().erase(sd1, request(), config, Images(2)).weights_hash()
-    assert sum(first.losses[-8:]) < sum(first.losses[:8])
+    erasure, context = assert_seeded(lambda context: ConceptAblation().erase(sd1, request(), config, context))
+    assert_falls(context.losses, 8)
     assert erasure.weights_hash() != ConceptAblation().erase(sd1, request(TARGET, NO_ANCHOR), config, Images(1)).weights_hash()
-
-
-class Stopping(Images):
-    """Stops after a step, and goes on from there."""
-
-    def __init__(self, stop=None, saved=None):
-        super().__init__(1)
-        self.stop, self.kept = stop, saved
-
-    def saved(self):
-        if self.kept is None:
-            return None
-        self.generator.set_state(self.kept[1])
-        return self.kept[0]
-
-    def checkpoint(self, step, tensors):
-        if step == self.stop:
-            state = {n: t.detach().clone() for n, t in tensors().items()}
-            raise Stopped((SavedTraining(step, state), self.generator.get_state()))
-
-
-class Stopped(Exception):
-    pass
 
 
 def test_goes_on_to_the_same_bytes(sd1):
     config = CAConfig(**{**QUICK, "steps": 5, "accumulate": True, "teacher": "frozen", "prior": 10.0})
-    whole = ConceptAblation().erase(sd1, request(), config, Stopping())
-    with pytest.raises(Stopped) as stopped:
-        ConceptAblation().erase(sd1, request(), config, Stopping(stop=2))
-    assert ConceptAblation().erase(sd1, request(), config, Stopping(saved=stopped.value.args[0])).weights_hash() == whole.weights_hash()
+    whole = ConceptAblation().erase(sd1, request(), config, Images())
+    resumed, _ = stopped_and_resumed(lambda context: ConceptAblation().erase(sd1, request(), config, context), 2)
+    assert resumed.weights_hash() == whole.weights_hash()
 
 
 @pytest.mark.parametrize("spec", ["ca:paper", "ca:released", "ca-noise:mini", "ca:sepme", "ca-full:paper"])
@@ -250,4 +205,4 @@ def test_load_counts_rows_and_images(sd1, options):
     sd1.evaluations = 0
     ConceptAblation().erase(sd1, request(), config, context)
     said = ConceptAblation.load(config, 1)
-    assert sd1.evaluations == said.plain + said.trained and said.images == sum(n for _, n in context.asked)
+    assert sd1.evaluations == said.plain + said.trained and said.images == sum(n for _, n, _ in context.asked)

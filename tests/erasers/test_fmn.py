@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
-from erasing import SAMPLER, PlainContext, assert_base_untouched, request, snapshot
+from erasing import SAMPLER, Images, assert_base_untouched, assert_seeded, request, snapshot, stopped_and_resumed
 from pydantic import ValidationError
 
 from conceptbench.core.errors import ConceptBenchError, UserInputError
 from conceptbench.core.schemas import Concept
 from conceptbench.erasers.fmn import FMNConfig, ForgetMeNot, end_of_text, logit_difference, resteering
 from conceptbench.erasers.shared.attention import cross_attention
-from conceptbench.models.eraser import SavedTraining
 from conceptbench.models.groups import select
 from conceptbench.models.inversion import InversionConfig
 from conceptbench.models.pooling import encode_with
@@ -23,41 +22,6 @@ AB = Concept(name="ab", kind="object", phrases=("ab",), templates=("{}", "xyz {}
 GH = Concept(name="gh", kind="object", phrases=("a gh",), templates=("{} z",))
 QUICK = {"steps": 2, "batch": 2, "lr": 1e-3, "images": 3}
 INVERSION = {"steps": 3, "batch": 2, "lr": 1e-2, "norm": 0.4, "evaluation": 4}
-
-
-class ImageContext(PlainContext):
-    """Images are noise that depends on the concept; each call is noted down."""
-
-    def __init__(self, seed: int = 1) -> None:
-        super().__init__(seed)
-        self.asked: list[tuple[str, int, str | None]] = []
-        self.made: list[str] = []
-
-    def images(self, concept, n, folder=None):
-        self.asked.append((concept.name, n, folder))
-        return np.random.default_rng(sum(map(ord, concept.name))).integers(0, 256, (n, 16, 16, 3)).astype(np.uint8)
-
-    def once(self, name, make):
-        self.made.append(name)
-        return make()
-
-
-class Interrupted(ImageContext):
-    """Keeps the state after one step; the next one of the same kind goes on from there."""
-
-    kept: tuple[int, dict[str, torch.Tensor], torch.Tensor] | None = None
-
-    def saved(self):
-        if self.kept is None:
-            return None
-        step, tensors, generator = self.kept
-        self.generator.set_state(generator)
-        return SavedTraining(step, tensors)
-
-    def checkpoint(self, step, tensors):
-        if self.kept is None and step == 1:
-            self.kept = (step, {n: t.clone() for n, t in tensors().items()}, self.generator.get_state())
-            raise KeyboardInterrupt
 
 
 def eager_maps(base, x_t, t, hidden, **extra):
@@ -87,7 +51,7 @@ def noised(base, n, seed=0):
 
 def drawn(base, names, texts, config, seed=3):
     """What the first step draws, written out: reference, timestep, noise, in this order."""
-    context = ImageContext(seed)
+    context = Images(seed)
     x = torch.cat([base.latents_of(context.images(Concept(name=n, kind="object", phrases=("a",)), config.images)) for n in names])
     index = torch.randint(len(x), (config.batch,), generator=context.generator)
     t = torch.randint(1000, (config.batch,), generator=context.generator)
@@ -213,7 +177,7 @@ def test_one_step_equals_autograd_by_hand(sd1, options):
     gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values()), allow_unused=True), strict=True))
     for p in parameters.values():
         p.requires_grad_(False)
-    context = ImageContext(3)
+    context = Images(3)
     erasure = ForgetMeNot().erase(sd1, request(AB, GH), config, context)
     assert context.losses == [pytest.approx(float(loss.detach()), rel=1e-4)]
     changed = erasure.changes[0].tensors
@@ -267,7 +231,7 @@ def test_only_the_variants_parameters_change(base, variant):
     options = dict(ForgetMeNot.variants[variant])
     if "inversion" in options:
         options["inversion"] = INVERSION
-    erasure = ForgetMeNot().erase(base, request(AB), FMNConfig(**QUICK, **options), ImageContext())
+    erasure = ForgetMeNot().erase(base, request(AB), FMNConfig(**QUICK, **options), Images())
     assert_base_untouched(base, before)
     changed = set(erasure.changes[0].tensors)
     if variant == "full":
@@ -280,10 +244,7 @@ def test_only_the_variants_parameters_change(base, variant):
 
 def test_same_seed_same_bytes_and_attention_falls(sd1):
     config = FMNConfig(**{**QUICK, "steps": 10, "optimiser": "adamw", "weight_decay": 1e-2, "clip": 1.0, "lr": 1e-2})
-    context = ImageContext(1)
-    first = ForgetMeNot().erase(sd1, request(AB), config, context)
-    assert first.weights_hash() == ForgetMeNot().erase(sd1, request(AB), config, ImageContext(1)).weights_hash()
-    assert first.weights_hash() != ForgetMeNot().erase(sd1, request(AB), config, ImageContext(2)).weights_hash()
+    first, context = assert_seeded(lambda context: ForgetMeNot().erase(sd1, request(AB), config, context))
     assert sum(context.losses[-3:]) < 0.9 * sum(context.losses[:3])
     x_t, t = noised(sd1, 2, seed=7)
     with torch.no_grad():
@@ -295,32 +256,27 @@ def test_same_seed_same_bytes_and_attention_falls(sd1):
 
 def test_an_interrupted_erasure_ends_in_the_same_bytes(sd1):
     config = FMNConfig(**{**QUICK, "steps": 4, "inversion": INVERSION, "accumulate": True})
-    context = Interrupted(4)
-    with pytest.raises(KeyboardInterrupt):
-        ForgetMeNot().erase(sd1, request(AB), config, context)
-    again = Interrupted(4)
-    again.kept = context.kept
-    resumed = ForgetMeNot().erase(sd1, request(AB), config, again)
-    assert len(again.losses) == 3
-    assert resumed.weights_hash() == ForgetMeNot().erase(sd1, request(AB), config, ImageContext(4)).weights_hash()
+    resumed, context = stopped_and_resumed(lambda context: ForgetMeNot().erase(sd1, request(AB), config, context), 1, seed=4)
+    assert len(context.losses) == 3
+    assert resumed.weights_hash() == ForgetMeNot().erase(sd1, request(AB), config, Images(4)).weights_hash()
 
 
 def test_images_of_a_folder(sd1):
-    context = ImageContext()
+    context = Images()
     config = FMNConfig(**QUICK, folder="pictures")
     assert config.folders() == ("pictures",) and FMNConfig().folders() == ()
     ForgetMeNot().erase(sd1, request(AB), config, context)
-    assert context.asked == [("ab", 3, "pictures")]
+    assert context.asked == [(AB, 3, "pictures")]
     with pytest.raises(UserInputError, match="'pictures' shows one concept, but there are 2"):
         ForgetMeNot().erase(sd1, request(AB, GH), config, context)
 
 
 @pytest.mark.parametrize("inversion", [None, {**INVERSION, "steps": 1}])
 def test_blank_has_noise_only(sd1, inversion):
-    context, seen, predict = ImageContext(3), [], sd1.predict
+    context, seen, predict = Images(3), [], sd1.predict
     sd1.predict = lambda x, t, e, to: seen.append((x, t)) or predict(x, t, e, to=to)
     ForgetMeNot().erase(sd1, request(AB), FMNConfig(**{**QUICK, "steps": 1}, blank=True, inversion=inversion), context)
-    assert context.asked == ([] if inversion is None else [("ab", 3, None)])  # the inversion alone needs images
+    assert context.asked == ([] if inversion is None else [(AB, 3, None)])  # the inversion alone needs images
     x_t, drawn_t = seen[-1]
     generator = torch.Generator().manual_seed(3)
     if inversion is not None:
@@ -333,7 +289,7 @@ def test_blank_has_noise_only(sd1, inversion):
 
 def test_concept_inversion_marks_the_learned_tokens(base):
     config = FMNConfig(**{**QUICK, "steps": 1}, inversion=INVERSION, tokens=3)
-    context = ImageContext(2)
+    context = Images(2)
     seen, predict = [], base.predict
     base.predict = lambda x, t, e, to: seen.append(e.hidden) or predict(x, t, e, to=to)
     erasure = ForgetMeNot().erase(base, request(AB, GH), config, context)
@@ -341,10 +297,10 @@ def test_concept_inversion_marks_the_learned_tokens(base):
     with torch.no_grad():
         possible = [encode_with(base, t, erasure.artefacts[f"inversion/{c.name}"]).hidden[0] for c in (AB, GH) for t in c.templates]
     assert all(any(torch.equal(row, p) for p in possible) for row in seen[-1])  # the training's own forward
-    assert context.made == ["inversion-0", "inversion-1"]  # a name may be no file's
+    assert list(context.made) == ["inversion-0", "inversion-1"]  # a name may be no file's
     assert set(erasure.artefacts) == {"inversion/ab", "inversion/gh"}
     vectors = erasure.artefacts["inversion/ab"]
-    other = ForgetMeNot().erase(base, request(AB), config, ImageContext(3)).artefacts["inversion/ab"]
+    other = ForgetMeNot().erase(base, request(AB), config, Images(3)).artefacts["inversion/ab"]
     assert not torch.equal(vectors[-1], other[-1])  # of the seed
     assert vectors.shape[0] == 3 and not torch.equal(vectors, erasure.artefacts["inversion/gh"])
     rows = ForgetMeNot()._rows(base, AB, config, vectors)
@@ -366,7 +322,7 @@ def test_inversion_uses_the_concepts_templates_unless_given(sd1, monkeypatch):
 
     monkeypatch.setattr(fmn, "invert", invert)
     for given in ({}, {"templates": ("a picture of {}",)}):
-        ForgetMeNot().erase(sd1, request(AB), FMNConfig(**QUICK, blank=True, inversion={**INVERSION, **given}), ImageContext())
+        ForgetMeNot().erase(sd1, request(AB), FMNConfig(**QUICK, blank=True, inversion={**INVERSION, **given}), Images())
     assert [u[0] for u in used] == [AB.templates, ("a picture of {}",)] and used[0][1] == 3
     table = sd1.pipeline.text_encoder.get_input_embeddings().weight
     ids = sd1.pipeline.tokenizer("ab", add_special_tokens=False).input_ids
@@ -391,7 +347,7 @@ def test_options_and_work():
 
 @pytest.mark.parametrize("inversion", [None, INVERSION])
 def test_load_counts_rows_and_images(sd1, inversion):
-    config, context = FMNConfig(**QUICK, inversion=inversion), ImageContext()
+    config, context = FMNConfig(**QUICK, inversion=inversion), Images()
     sd1.evaluations = 0
     ForgetMeNot().erase(sd1, request(AB, GH), config, context)
     said = ForgetMeNot.load(config, 2)
@@ -402,5 +358,5 @@ def test_blank_has_the_size_that_the_suite_draws(sd1):
     seen, predict = [], sd1.predict
     sd1.predict = lambda x, t, e, to: seen.append(x.shape) or predict(x, t, e, to=to)
     small = replace(request(AB), sampler=SAMPLER.model_copy(update={"size": 8}))
-    ForgetMeNot().erase(sd1, small, FMNConfig(**QUICK, blank=True), ImageContext())
+    ForgetMeNot().erase(sd1, small, FMNConfig(**QUICK, blank=True), Images())
     assert set(seen) == {(2, 4, 4, 4)}

@@ -2,8 +2,21 @@ from __future__ import annotations
 
 import pytest
 import torch
-from correlating import SECOND, Images, Interrupted, Resumed, Stopped, delta
-from erasing import KEPT, TARGET, assert_base_untouched, request, snapshot
+from correlating import SECOND, delta
+from erasing import (
+    KEPT,
+    TARGET,
+    Images,
+    Interrupted,
+    Resumed,
+    Stopped,
+    assert_base_untouched,
+    assert_falls,
+    assert_seeded,
+    request,
+    snapshot,
+    stopped_and_resumed,
+)
 
 from conceptbench.core.errors import UserInputError
 from conceptbench.erasers.gcirs import GCiRs, GCiRsConfig
@@ -164,22 +177,17 @@ def test_only_the_variants_parameters_change(base, variant, group):
 
 def test_same_seed_same_bytes_and_loss_falls(sd1):
     config = GCiRsConfig(**{**QUICK, "steps": 8})
-    context = Images(1)
-    first = GCiRs().erase(sd1, request(), config, context)
-    assert first.weights_hash() == GCiRs().erase(sd1, request(), config, Images(1)).weights_hash()
-    assert first.weights_hash() != GCiRs().erase(sd1, request(), config, Images(2)).weights_hash()
-    assert sum(context.losses[-3:]) < sum(context.losses[:3])
+    _, context = assert_seeded(lambda context: GCiRs().erase(sd1, request(), config, context))
+    assert_falls(context.losses, 3)
 
 
 @pytest.mark.parametrize("more", [{"tau": -1e9}, {"tau": -1e9, "accumulate": True}, {"tau": 1e9, "min_steps": 2, "check": "after"}])
 def test_an_interrupted_training_gives_the_same_bytes(sd1, more):
     config = GCiRsConfig(**{**QUICK, "steps": 5, **more})
-    whole, interrupted = Images(), Interrupted(2)
+    whole = Images()
     expected = GCiRs().erase(sd1, request(), config, whole)
-    with pytest.raises(Stopped):
-        GCiRs().erase(sd1, request(), config, interrupted)
-    resumed = Resumed(interrupted)
-    assert GCiRs().erase(sd1, request(), config, resumed).weights_hash() == expected.weights_hash()
+    erasure, resumed = stopped_and_resumed(lambda context: GCiRs().erase(sd1, request(), config, context), 2)
+    assert erasure.weights_hash() == expected.weights_hash()
     assert resumed.curve == whole.curve[2:]
 
 
@@ -226,10 +234,10 @@ def test_targets_stop_together_or_each_at_its_own(sd1):
 def test_prompts_and_images_are_those_of_the_chosen_templates(sd1):
     context = Images()
     GCiRs().erase(sd1, request(), GCiRsConfig(**QUICK), context)
-    assert [(c.texts(), n) for c, n in context.asked] == [(["ab"], 4)]
+    assert [(c.texts(), n) for c, n, _ in context.asked] == [(["ab"], 4)]
     context = Images()
     GCiRs().erase(sd1, request(), GCiRsConfig(**QUICK, texts=2), context)
-    assert [(c.texts(), n) for c, n in context.asked] == [(["ab", "a ab"], 4)]
+    assert [(c.texts(), n) for c, n, _ in context.asked] == [(["ab", "a ab"], 4)]
 
 
 def test_a_threshold_is_missing(sd1):

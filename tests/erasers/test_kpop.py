@@ -5,7 +5,20 @@ from dataclasses import replace
 
 import pytest
 import torch
-from erasing import KEPT, SAMPLER, TARGET, PlainContext, assert_base_untouched, request, snapshot
+from erasing import (
+    KEPT,
+    SAMPLER,
+    TARGET,
+    Images,
+    PlainContext,
+    assert_base_untouched,
+    assert_changes_only,
+    assert_falls,
+    assert_seeded,
+    request,
+    snapshot,
+    stopped_and_resumed,
+)
 from pydantic import ValidationError
 from safetensors import safe_open
 from torch.nn import functional as F
@@ -17,7 +30,7 @@ from conceptbench.erasers.kpop import KPOP, KPOPConfig
 from conceptbench.erasers.shared.latents import TrajectoryBank, draw_seeds, partly_denoised
 from conceptbench.erasers.shared.prompt_injection import LearnedPrompt, injected
 from conceptbench.models.conditions import Condition
-from conceptbench.models.eraser import Load, SavedTraining
+from conceptbench.models.eraser import Load
 from conceptbench.models.erasure import Erasure
 from conceptbench.models.export import export_erasure
 from conceptbench.models.families import load_base
@@ -34,34 +47,6 @@ def config(**options) -> KPOPConfig:
 def points(base, n=3):
     g = torch.Generator().manual_seed(4)
     return torch.randn(n, 4, 8, 8, generator=g), torch.randint(1000, (n,), generator=g)
-
-
-class Saving(PlainContext):
-    """Keeps the last checkpoint; stops at a step like an interrupted run."""
-
-    def __init__(self, stop=None):
-        super().__init__(1)
-        self.stop, self.kept, self.made = stop, None, {}
-
-    def once(self, name, make):
-        if name not in self.made:
-            self.made[name] = (make(), self.generator.get_state())
-        tensors, state = self.made[name]
-        self.generator.set_state(state)
-        return {k: v.clone() for k, v in tensors.items()}
-
-    def saved(self):
-        if self.kept is None:
-            return None
-        step, tensors, state = self.kept
-        self.generator.set_state(state)
-        return SavedTraining(step, {k: v.clone() for k, v in tensors.items()})
-
-    def checkpoint(self, step, tensors):
-        self.kept = (step, {k: v.clone() for k, v in tensors().items()}, self.generator.get_state())
-        if step == self.stop:
-            self.stop = None
-            raise InterruptedError
 
 
 # -- injection -------------------------------------------------------------------------------------------------------
@@ -240,11 +225,7 @@ def test_star_banks_are_of_targets_and_of_retained(sd1):
 
 @pytest.mark.parametrize("group", ["xattn", "noxattn"])
 def test_only_the_groups_parameters_change(base, group):
-    before = snapshot(base)
-    erasure = KPOP().erase(base, request(), config(parameters=group), PlainContext())
-    assert_base_untouched(base, before)
-    changed = set(erasure.changes[0].tensors)
-    assert changed <= set(select(base.unet, group)) and len(changed) > 0.5 * len(select(base.unet, group))
+    assert_changes_only(base, lambda: KPOP().erase(base, request(), config(parameters=group), PlainContext()), group)
     assert not any(m._forward_pre_hooks for n, m in base.unet.named_modules() if n.endswith(("to_k", "to_v")))
 
 
@@ -271,24 +252,17 @@ def test_neutral_texts(sd1):
 def test_same_seed_same_bytes_and_losses_fall(sd1):
     context = PlainContext(1)
     KPOP().erase(sd1, request(), config(steps=8, place="all"), context)
-    options = config(steps=2, batch=1)
-    first = KPOP().erase(sd1, request(), options, PlainContext(1))
-    assert first.weights_hash() == KPOP().erase(sd1, request(), options, PlainContext(1)).weights_hash()
-    assert first.weights_hash() != KPOP().erase(sd1, request(), options, PlainContext(2)).weights_hash()
-    assert sum(context.losses[-3:]) < sum(context.losses[:3])
+    assert_seeded(lambda context: KPOP().erase(sd1, request(), config(steps=2, batch=1), context))
+    assert_falls(context.losses, 3)
 
 
 @pytest.mark.parametrize("latents", ["base", "current"])
 def test_goes_on_after_an_interruption(sd1, latents):
     before = snapshot(sd1)
     options = config(steps=2, batch=1, latents=latents, prompts="each", star=True)
-    whole = KPOP().erase(sd1, request(TARGET, OTHER), options, Saving())
-    stopped = Saving(stop=1)
-    with pytest.raises(InterruptedError):
-        KPOP().erase(sd1, request(TARGET, OTHER), options, stopped)
+    whole = KPOP().erase(sd1, request(TARGET, OTHER), options, Images())
+    again, _ = stopped_and_resumed(lambda context: KPOP().erase(sd1, request(TARGET, OTHER), options, context), 1)
     assert_base_untouched(sd1, before)
-    stopped.generator = torch.Generator().manual_seed(1)
-    again = KPOP().erase(sd1, request(TARGET, OTHER), options, stopped)
     assert again.weights_hash() == whole.weights_hash() and again.recovery == whole.recovery
 
 
@@ -424,11 +398,11 @@ def test_a_key_that_no_target_has_is_refused_before_anything_starts():
 
 def test_two_banks_without_guidance(sd1):
     """Guidance 1, and each bank under a name of its own, so that one is not read back for the other."""
-    context = Saving()
+    context = Images()
     options = config(star=True, start_guidance=1.0, steps=1)
     KPOP().erase(sd1, request(TARGET, OTHER), options, context)
     assert list(context.made) == ["trajectories", "trajectories-retained"]
-    assert not torch.equal(context.made["trajectories"][0]["x"], context.made["trajectories-retained"][0]["x"])
+    assert not torch.equal(context.made["trajectories"]["x"], context.made["trajectories-retained"]["x"])
 
 
 # -- options ---------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from correlating import Images, Interrupted, Resumed, Stopped
+from erasing import Images, Interrupted, Resumed, Stopped, stopped_and_resumed
 
 from conceptbench.erasers.shared.loop import Player, Terms, TrainingConfig, train
 
@@ -75,10 +75,8 @@ def test_players_go_on_after_an_interruption(accumulate):
         trained = train({"b": b}, main, config, context, before=[Player({"a": a}, first, lr=0.5)])
         return [a.detach(), trained["b"]]
 
-    expected, interrupted = run(Images()), Interrupted(2)
-    with pytest.raises(Stopped):
-        run(interrupted)
-    assert all(torch.equal(x, y) for x, y in zip(run(Resumed(interrupted)), expected, strict=True))
+    expected, (resumed, _) = run(Images()), stopped_and_resumed(run, 2)
+    assert all(torch.equal(x, y) for x, y in zip(resumed, expected, strict=True))
 
 
 def test_an_early_stop_is_the_last_point_and_is_not_gone_on_from():

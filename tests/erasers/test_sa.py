@@ -2,11 +2,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 import yaml
-from erasing import KEPT, SAMPLER, TARGET, PlainContext, assert_base_untouched, request, snapshot
+from erasing import (
+    KEPT,
+    SAMPLER,
+    TARGET,
+    Images,
+    assert_base_untouched,
+    assert_changes_only,
+    assert_falls,
+    assert_seeded,
+    request,
+    snapshot,
+    stopped_and_resumed,
+)
 
 from conceptbench.core.errors import UserInputError
 from conceptbench.core.schemas import Concept
@@ -15,7 +26,6 @@ from conceptbench.erasers.sa import SAConfig, SelectiveAmnesia, names
 from conceptbench.erasers.shared import fisher as fishers
 from conceptbench.erasers.shared.fisher import ewc_penalty, fisher_information, fisher_of, selective_amnesia_loss
 from conceptbench.erasers.shared.references import References
-from conceptbench.models.eraser import SavedTraining
 from conceptbench.models.groups import select
 
 QUICK = {
@@ -32,44 +42,8 @@ QUICK = {
 }
 
 
-class Context(PlainContext):
-    """Random pictures for every concept, Fisher information made anew, and a training that may stop and go on."""
-
-    def __init__(self, seed: int = 1, stop: int | None = None, kept: dict | None = None) -> None:
-        super().__init__(seed)
-        self.asked: list[tuple[Concept, int, str | None]] = []
-        self.keys: list[dict] = []
-        self.fisher: dict[str, torch.Tensor] = {}
-        self.parts: list[dict[str, float]] = []
-        self.stop, self.kept = stop, kept if kept is not None else {}
-
-    def images(self, concept, n, folder=None):
-        self.asked.append((concept, n, folder))
-        return np.random.default_rng(len(concept.name)).integers(0, 256, (n, 16, 16, 3), dtype=np.uint8)
-
-    def shared(self, name, key, make):
-        self.keys.append(dict(key))
-        self.fisher = make(torch.Generator().manual_seed(0))
-        return self.fisher
-
-    def saved(self):
-        if not self.kept:
-            return None
-        self.generator.set_state(self.kept["generator"])
-        return SavedTraining(self.kept["step"], self.kept["tensors"])
-
-    def checkpoint(self, step, tensors):
-        if step == self.stop:
-            self.kept |= {"step": step, "tensors": {k: v.clone() for k, v in tensors().items()}, "generator": self.generator.get_state()}
-            raise KeyboardInterrupt
-
-    def progress(self, step, total, loss, *, prompt=None, **values):
-        super().progress(step, total, loss)
-        self.parts.append(values)
-
-
 def erase(base, context=None, *targets, retained=(KEPT,), **options):
-    return SelectiveAmnesia().erase(base, request(*targets, retained=retained), SAConfig(**{**QUICK, **options}), context or Context())
+    return SelectiveAmnesia().erase(base, request(*targets, retained=retained), SAConfig(**{**QUICK, **options}), context or Images())
 
 
 def by_hand(base, group, x, texts, t, noise, to_sum=True):
@@ -161,7 +135,7 @@ def test_presets_are_valid_and_say_their_source():
 @pytest.mark.parametrize(("gamma", "lam"), [(1.0, 5.0), (0.0, 5.0), (0.5, 0.0)])
 def test_one_step_equals_autograd_by_hand(base, gamma, lam):
     """The penalty has no gradient at the old weights; Adam's first step is lr * sign(gradient)."""
-    context = Context(3)
+    context = Images(3)
     erasure = erase(base, context, steps=1, lr=1e-4, gamma=gamma, lam=lam)
     g = torch.Generator().manual_seed(3)
     draw = lambda n, k: torch.randint(n, (k,), generator=g).tolist()  # noqa: E731
@@ -187,8 +161,8 @@ def test_one_step_equals_autograd_by_hand(base, gamma, lam):
         step = -1e-4 * wanted / (wanted.abs() + 1e-8)
         sure = wanted.abs() > 1e-5 * wanted.abs().max() + 1e-7
         assert torch.allclose(change[sure], step[sure], atol=5e-6), name
-    assert set(context.parts[0]) - {"gradient_norm"} == {"forget", *(["replay"] if gamma else []), *(["ewc"] if lam else [])}
-    assert context.parts[0].get("ewc", 0.0) == 0
+    assert set(context.curve[0]) - {"loss", "gradient_norm"} == {"forget", *(["replay"] if gamma else []), *(["ewc"] if lam else [])}
+    assert context.curve[0].get("ewc", 0.0) == 0
     assert len(set(t.tolist())) == len(t)  # no timestep is shared between the terms
 
 
@@ -196,9 +170,9 @@ def test_penalty_pulls_back_to_the_old_weights(sd1):
     """A large lambda with gradients no larger than the data's: weights that matter stay."""
 
     def moved(lam: float) -> float:
-        context = Context(2)
+        context = Images(2)
         erasure = erase(sd1, context, steps=8, lr=1e-4, lam=lam)
-        fisher = context.fisher or {n: torch.zeros_like(t) for n, t in erasure.changes[0].tensors.items()}
+        fisher = context.answers or {n: torch.zeros_like(t) for n, t in erasure.changes[0].tensors.items()}
         return float(sum((fisher[n] * t**2).sum() for n, t in erasure.changes[0].tensors.items()))
 
     assert moved(1e12) < 0.2 * moved(1e-12)
@@ -206,10 +180,10 @@ def test_penalty_pulls_back_to_the_old_weights(sd1):
 
 def test_a_huge_lambda_leaves_the_weights(sd1):
     """At lambda 1e12 the minimum is the old weights: Adam's small steps only swing round them where there is Fisher information."""
-    context = Context(2)
+    context = Images(2)
     held = erase(sd1, context, steps=10, lr=1e-6, lam=1e12).changes[0].tensors
-    free = erase(sd1, Context(2), steps=10, lr=1e-6, lam=0.0).changes[0].tensors
-    matters = {n: f > 1e-6 * f.max() for n, f in context.fisher.items() if n in held and n in free}
+    free = erase(sd1, Images(2), steps=10, lr=1e-6, lam=0.0).changes[0].tensors
+    matters = {n: f > 1e-6 * f.max() for n, f in context.answers.items() if n in held and n in free}
     held, free = (torch.cat([tensors[n][m] for n, m in matters.items()]).abs() for tensors in (held, free))
     assert (held > 5e-6).float().mean() < 0.02 < 0.3 < (free > 5e-6).float().mean()  # 10 steps of 1e-6 all one way are 1e-5
     assert held.square().sum() < 0.5 * free.square().sum()
@@ -217,46 +191,37 @@ def test_a_huge_lambda_leaves_the_weights(sd1):
 
 @pytest.mark.parametrize("variant", ["full", "xattn", "noxattn"])
 def test_only_the_variants_parameters_change(base, variant):
-    before = snapshot(base)
-    erasure = erase(base, None, **SelectiveAmnesia.variants[variant])
-    assert_base_untouched(base, before)
-    assert set(erasure.changes[0].tensors) <= set(select(base.unet, variant))
-    assert len(erasure.changes[0].tensors) > 0.5 * len(select(base.unet, variant))
+    assert_changes_only(base, lambda: erase(base, None, **SelectiveAmnesia.variants[variant]), variant)
 
 
 def test_same_seed_same_bytes(sd1):
-    first = erase(sd1, Context(1)).weights_hash()
-    assert first == erase(sd1, Context(1)).weights_hash()
-    assert first != erase(sd1, Context(2)).weights_hash()
+    assert_seeded(lambda context: erase(sd1, context))
 
 
 def test_loss_falls(sd1):
-    context = Context(1)
+    context = Images(1)
     erase(sd1, context, steps=30, batch=4)
-    assert sum(context.losses[-8:]) < sum(context.losses[:8])
+    assert_falls(context.losses, 8)
 
 
 def test_an_interrupted_training_goes_on_to_the_same_bytes(sd1):
-    whole = erase(sd1, Context(4), steps=4)
-    stopped = Context(4, stop=2)
-    with pytest.raises(KeyboardInterrupt):
-        erase(sd1, stopped, steps=4)
-    going_on = Context(77, kept=stopped.kept)
-    assert erase(sd1, going_on, steps=4).weights_hash() == whole.weights_hash()
-    assert len(going_on.losses) == 2
+    whole = erase(sd1, Images(4), steps=4)
+    resumed, context = stopped_and_resumed(lambda context: erase(sd1, context, steps=4), 2, seed=4)
+    assert resumed.weights_hash() == whole.weights_hash()
+    assert len(context.losses) == 2
 
 
 def test_fisher_depends_on_the_base_and_the_options_only(sd1):
     """Another target, seed, lambda and retained concepts: the same key and the same values; other options: another key."""
-    one, other = Context(1), Context(9)
+    one, other = Images(1), Images(9)
     erase(sd1, one)
     erase(sd1, other, Concept(name="q", kind="object", phrases=("x y",), anchor="z"), retained=(), lam=7.0, steps=1, surrogate="w")
-    assert one.keys == other.keys and all(torch.equal(one.fisher[n], other.fisher[n]) for n in one.fisher)
+    assert one.keys == other.keys and all(torch.equal(one.answers[n], other.answers[n]) for n in one.answers)
     for options in ({"fisher_images": 3}, {"parameters": "kv"}, {"replay_texts": ("x y",)}, {"replay_images": 5}):
-        changed = Context(1)
+        changed = Images(1)
         erase(sd1, changed, steps=1, **options)
         assert changed.keys != one.keys, options
-    none = Context(1)
+    none = Images(1)
     erase(sd1, none, lam=0.0)
     assert none.keys == []
 
@@ -270,7 +235,7 @@ def seen_texts(monkeypatch, base):
 
 def test_replay_leaves_out_what_names_a_target_but_images_are_shared(sd1, monkeypatch):
     target = Concept(name="q", kind="object", phrases=("a z",), anchor="w")
-    context = Context(1)
+    context = Images(1)
     texts = seen_texts(monkeypatch, sd1)
     erase(sd1, context, target, lam=0.0, steps=6, replay_texts=("x y", "the z there", "az"))
     assert set(texts) == {"a z", "x y", "az"}
@@ -289,7 +254,7 @@ def test_replay_of_retained_concepts(sd1, monkeypatch):
 def test_surrogates(sd1):
     """The anchor in the target's templates goes with prompts of its template; a text with any; a folder with any."""
     target = TARGET.model_copy(update={"phrases": ("ab", "gh")})
-    context = Context()
+    context = Images()
     config = SAConfig(**QUICK, texts=2)
     _, prompts = sa.surrogates(sd1, target, config, context)
     assert context.asked[-1][0].texts() == ["cd", "a cd"] and prompts == [["ab", "gh"], ["a ab", "a gh"]] * 2
@@ -331,7 +296,7 @@ def test_errors(sd1):
 
 def test_generic_images_are_drawn_for_replay_and_fisher_information_only(sd1):
     def asked(**options):
-        context = Context(1)
+        context = Images(1)
         erase(sd1, context, steps=1, **options)
         said = SelectiveAmnesia.load(SAConfig(**{**QUICK, **options}), 1)
         assert said.images == sum(n for _, n, _ in context.asked) and said.shared == (8 if options.get("lam", 1) else 0)

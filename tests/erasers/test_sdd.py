@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from erasing import TARGET, PlainContext, assert_base_untouched, request, snapshot
+from erasing import TARGET, PlainContext, assert_base_untouched, assert_changes_only, assert_falls, assert_seeded, request, snapshot, stopped_and_resumed
 
 from conceptbench.core.schemas import Concept
 from conceptbench.erasers.sdd import SDD, Points, SDDConfig
-from conceptbench.models.eraser import SavedTraining
 from conceptbench.models.groups import select
 from conceptbench.models.schedulers import make_scheduler
 
@@ -130,51 +129,20 @@ def test_frozen_and_current_teachers_part_ways_after_the_first_step(sd1):
 
 @pytest.mark.parametrize(("variant", "group"), [("x", "xattn"), ("u", "noxattn"), ("full", "full")])
 def test_only_the_variants_parameters_change(sd1, variant, group):
-    before = snapshot(sd1)
-    erasure = SDD().erase(sd1, request(), SDDConfig(**{**QUICK, **SDD.variants[variant]}), PlainContext())
-    assert_base_untouched(sd1, before)
-    changed = set(erasure.changes[0].tensors)
-    assert changed <= set(select(sd1.unet, group)) and len(changed) > 0.5 * len(select(sd1.unet, group))
+    assert_changes_only(sd1, lambda: SDD().erase(sd1, request(), SDDConfig(**{**QUICK, **SDD.variants[variant]}), PlainContext()), group)
 
 
 def test_same_seed_same_bytes_and_loss_falls(sd1):
     config = SDDConfig(**{**QUICK, "steps": 24, "latents": "base"})
-    context = PlainContext(1)
-    first = SDD().erase(sd1, request(), config, context)
-    assert first.weights_hash() == SDD().erase(sd1, request(), config, PlainContext(1)).weights_hash()
-    assert first.weights_hash() != SDD().erase(sd1, request(), config, PlainContext(2)).weights_hash()
-    assert sum(context.losses[-6:]) < sum(context.losses[:6])
-
-
-class Stopped(Exception):
-    pass
-
-
-class Stopping(PlainContext):
-    """Stops after a step, and goes on from there."""
-
-    def __init__(self, stop=None, kept=None):
-        super().__init__(1)
-        self.stop, self.kept = stop, kept
-
-    def saved(self):
-        if self.kept is None:
-            return None
-        self.generator.set_state(self.kept[1])
-        return self.kept[0]
-
-    def checkpoint(self, step, tensors):
-        if step == self.stop:
-            state = {n: t.detach().clone() for n, t in tensors().items()}
-            raise Stopped((SavedTraining(step, state), self.generator.get_state()))
+    _, context = assert_seeded(lambda context: SDD().erase(sd1, request(), config, context))
+    assert_falls(context.losses, 6)
 
 
 def test_goes_on_to_the_same_bytes(sd1):
     config = SDDConfig(**{**QUICK, "steps": 5, "ema": 0.5})
-    whole = SDD().erase(sd1, request(TARGET, OTHER), config, Stopping())
-    with pytest.raises(Stopped) as stopped:
-        SDD().erase(sd1, request(TARGET, OTHER), config, Stopping(stop=2))
-    assert SDD().erase(sd1, request(TARGET, OTHER), config, Stopping(kept=stopped.value.args[0])).weights_hash() == whole.weights_hash()
+    whole = SDD().erase(sd1, request(TARGET, OTHER), config, PlainContext())
+    resumed, _ = stopped_and_resumed(lambda context: SDD().erase(sd1, request(TARGET, OTHER), config, context), 2)
+    assert resumed.weights_hash() == whole.weights_hash()
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import json
 import pytest
 import tiny
 import torch
-from correlating import SECOND, Images, Interrupted, Resumed, Stopped, delta, short, states
-from erasing import SAMPLER, TARGET, assert_base_untouched, request, snapshot
+from correlating import SECOND, delta, short, states
+from erasing import SAMPLER, TARGET, Images, Interrupted, Resumed, Stopped, assert_base_untouched, assert_falls, request, snapshot, stopped_and_resumed
 
 from conceptbench.core.errors import UserInputError
 from conceptbench.core.schemas import Concept
@@ -233,11 +233,8 @@ def test_seed_resume_and_file(sd1, tmp_path):
     both, whole = request(TARGET, SECOND), Images()
     expected = SepME().erase(sd1, both, config, whole)
     assert expected.weights_hash() != SepME().erase(sd1, both, config, Images(2)).weights_hash()
-    interrupted = Interrupted(2)
-    with pytest.raises(Stopped):
-        SepME().erase(sd1, both, config, interrupted)
-    resumed = Resumed(interrupted)
-    assert SepME().erase(sd1, both, config, resumed).weights_hash() == expected.weights_hash()
+    erasure, resumed = stopped_and_resumed(lambda context: SepME().erase(sd1, both, config, context), 2)
+    assert erasure.weights_hash() == expected.weights_hash()
     assert resumed.curve == whole.curve[2:]
     expected.save(tmp_path / "e.safetensors")
     assert Erasure.load(tmp_path / "e.safetensors").weights_hash() == expected.weights_hash()
@@ -289,7 +286,7 @@ def test_whoever_watches_sees_the_targets_changes(sd1):
 def test_loss_falls(sd1):
     context = Images()
     SepME().erase(sd1, request(retained=()), SepMEConfig(**{**QUICK, "steps": 8}), context)
-    assert sum(context.losses[-3:]) < sum(context.losses[:3])
+    assert_falls(context.losses, 3)
 
 
 def test_load_counts_the_empty_prompt_once():
