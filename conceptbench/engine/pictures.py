@@ -20,23 +20,25 @@ def pictures_in(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
 
 
-def chosen_pictures(folder: Path, n: int | None) -> list[Path]:
-    """The first n image files of a folder, or all.
+def chosen_pictures(folder: Path, n: int | None, what: str = "folder") -> list[Path]:
+    """The first n image files of a folder, or all; errors call it ``what``.
 
     Raises:
         UserInputError: there is no such folder, or it has fewer images.
     """
     if not folder.is_dir():
-        raise UserInputError(f"there is no folder {folder}", "give a folder of images")
+        raise UserInputError(f"there is no {what} {folder}", "give a folder of images")
     found = pictures_in(folder)
-    if len(found) < (n or 1):
-        raise UserInputError(f"the folder {folder} has {len(found)} images, and {n or 1} are asked for", "add images, or ask for fewer")
+    if not found:
+        raise UserInputError(f"no images in the {what} {folder}", "give a folder of images")
+    if n is not None and len(found) < n:
+        raise UserInputError(f"the {what} {folder} has {len(found)} images, and {n} are asked for", "add images, or ask for fewer")
     return found[:n]
 
 
-def folder_digest(folder: Path) -> str:
-    """The hash of a folder's image files, in the order of their names."""
-    return key_of([sha256_file(p) for p in chosen_pictures(folder, None)])
+def folder_digest(folder: Path, n: int | None = None, what: str = "folder") -> str:
+    """The hash of the first n image files of a folder, or of all, in the order of their names."""
+    return key_of([sha256_file(p) for p in chosen_pictures(folder, n, what)])
 
 
 def square_pictures(folder: Path, n: int, size: int) -> NDArray[np.uint8]:

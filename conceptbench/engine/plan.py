@@ -42,6 +42,11 @@ class EraseUnit:
     part_of: str = ""
 
     @property
+    def calls(self) -> tuple[EraseUnit, ...]:
+        """The units that call an eraser: its parts, or itself."""
+        return self.parts or (self,)
+
+    @property
     def name(self) -> str:
         """``esd-x:mini [church]``, or ``esd-x:mini [three: dog]`` for the part of a target: what people and journals call it."""
         return f"{self.entry.spec} [{self.task.id}{f': {self.part_of}' if self.part_of else ''}]"
@@ -88,7 +93,7 @@ class Plan:
         """Each call of an eraser, once: units without parts, and the parts of the others."""
         found: dict[str, EraseUnit] = {}
         for unit in self.erasures:
-            for call in unit.parts or (unit,):
+            for call in unit.calls:
                 found.setdefault(call.key, call)
         return list(found.values())
 

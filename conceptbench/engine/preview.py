@@ -61,7 +61,7 @@ def preview(plan: Plan, store: Store, base: Base) -> Preview:
     images, present = _counted(plan, store, stored)
     calls = plan.calls()
     # the parts of what is there whole are not asked for
-    wanted = {part.key for unit in plan.erasures if stored[unit.key] is None for part in unit.parts or (unit,)}
+    wanted = {part.key for unit in plan.erasures if stored[unit.key] is None for part in unit.calls}
     missing = [c for c in calls if c.key in wanted and (stored[c.key] if c.key in stored else stored_erasure(store, c.key)) is None]
     size = plan.suite.sampler.size or plan.info.size
     seconds, measured = predicted_seconds(plan, base, read_rates(store), images=images - present, erasures=missing)

@@ -10,15 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conceptbench.core.errors import UserInputError, unknown_name
-from conceptbench.core.files import key_of, sha256_bytes, sha256_file
+from conceptbench.core.files import key_of, sha256_bytes
 from conceptbench.core.registry import REFERENCES
 from conceptbench.core.schemas import Concept
 from conceptbench.engine.judging import judge_key
-from conceptbench.engine.pictures import pictures_in, read_picture
+from conceptbench.engine.pictures import chosen_pictures, folder_digest, read_picture
 from conceptbench.engine.store import Store
 
 BATCH = 64
 SEED = 0
+WHAT = "reference folder"
 
 
 class References:
@@ -70,19 +71,12 @@ class References:
         self.check(name, n)
         if name in REFERENCES.names():
             return sha256_bytes(REFERENCES.load(name)(concepts, n, SEED).tobytes())
-        return key_of([sha256_file(p) for p in self._files(name, n)])
+        return folder_digest(Path(name), n, WHAT)
 
     def _files(self, name: str, n: int | None) -> list[Path]:
         if not Path(name).is_dir():
             raise unknown_name("reference set", name, ["base", *REFERENCES.names()], "or a folder of images")
-        found = pictures_in(Path(name))
-        if not found:
-            raise UserInputError(f"no images in the reference folder {name}", "give a folder of images")
-        if n is not None and len(found) < n:
-            raise UserInputError(
-                f"the reference folder {name} has {len(found)} images, and {n} are asked for", "add images, or ask for fewer with the option n"
-            )
-        return found[:n]
+        return chosen_pictures(Path(name), n, WHAT)
 
     def _stored(self, judge: str, group: str) -> dict[str, NDArray[Any]] | None:
         found = self._store.read_judged(judge_key(self._judges[judge].card), f"reference-{group}")
