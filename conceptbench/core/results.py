@@ -8,8 +8,9 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from conceptbench.core.errors import UserInputError
 from conceptbench.core.statistics import Interval, mean_interval, paired_difference, rate_interval
 
 RowRole = Literal["target", "retained", "restored", "unseen", "model"]
@@ -107,7 +108,7 @@ class ResultRow(BaseModel):
     ``spread`` is the standard deviation over what ``spread_kind`` says: images, tasks (splits), inversion seeds, disjoint splits.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     suite: str
     suite_version: str
@@ -183,3 +184,36 @@ def to_csv(rows: Sequence[ResultRow]) -> str:
     for row in rows:
         writer.writerow([safe_cell(getattr(row, c)) for c in COLUMNS])
     return out.getvalue()
+
+
+def from_csv(text: str, source: str) -> list[ResultRow]:
+    """The rows that :func:`to_csv` wrote; floats have six significant digits.
+
+    Args:
+        text: a leaderboard CSV.
+        source: where it is from, for errors.
+
+    Raises:
+        UserInputError: a column or a value is missing, unknown or of another type; the line is named.
+    """
+    reader = csv.DictReader(io.StringIO(text))
+    found = set(reader.fieldnames or ())
+    for what, columns in (("lacks the columns", set(COLUMNS) - found), ("has unknown columns", found - set(COLUMNS))):
+        if columns:
+            raise UserInputError(f"{source} {what} {', '.join(sorted(columns))}", "give a leaderboard.csv that `conceptbench run` wrote")
+    rows = []
+    for line, cells in enumerate(reader, start=2):
+        if None in cells or None in cells.values():
+            raise UserInputError(f"{source}:{line}: {len(COLUMNS)} cells are wanted", "the file is damaged; `conceptbench run` writes it again")
+        try:
+            rows.append(ResultRow.model_validate({c: _value(c, cells[c]) for c in COLUMNS}))
+        except ValidationError as error:
+            first = error.errors()[0]
+            wrong = f"{first['loc'][0]} is {first['input']!r}: {first['msg']}"
+            raise UserInputError(f"{source}:{line}: {wrong}", "the file is damaged; `conceptbench run` writes it again") from error
+    return rows
+
+
+def _value(column: str, cell: str) -> str | None:
+    """A cell's content; an empty one is no value where a value may be missing."""
+    return plain_cell(cell) if cell or ResultRow.model_fields[column].annotation is str else None

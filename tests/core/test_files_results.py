@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from conceptbench.core import files
-from conceptbench.core.errors import WriteError
-from conceptbench.core.results import COLUMNS, Difference, Estimate, ResultRow, to_csv
+from conceptbench.core.errors import UserInputError, WriteError
+from conceptbench.core.results import COLUMNS, Difference, Estimate, ResultRow, from_csv, to_csv
 from conceptbench.core.schemas import Sampler
 from conceptbench.core.seeds import image_seed, training_seed
 
@@ -84,6 +84,34 @@ def test_csv_neutralises_formulas_and_leaves_undefined_empty():
     text = to_csv([row(eraser="=HYPERLINK(1)", value=None, reason="no image was scored"), row(eraser="@x", value=-0.25)])
     first, second = csv.DictReader(io.StringIO(text))
     assert first["eraser"] == "'=HYPERLINK(1)" and first["value"] == "" and second["eraser"] == "'@x" and second["value"] == "-0.25"
+
+
+def test_rows_are_read_as_they_were_written():
+    rows = [
+        row(eraser="=HYPERLINK(1)", value=None, reason="'quoted', and\na new line", train_seed=3, delta_low=-0.25, network_evaluations=12),
+        row(eraser="-x", preset="'=1", concept="@y", size_bytes=2**40, spread=1e-9),
+    ]
+    assert from_csv(to_csv(rows), "x.csv") == rows
+    assert from_csv(to_csv([]), "x.csv") == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("ci_kind", "ci_sort", "x.csv lacks the columns ci_kind"),
+        ("ci_kind", "ci_kind,more", "x.csv has unknown columns more"),
+        ("wilson", "wilson,more", "x.csv:2: 41 cells are wanted"),
+        ("wilson,4", "wilson", "x.csv:2: 41 cells are wanted"),
+        ("0.5", "half", "x.csv:2: value is 'half': Input should be a valid number"),
+        ("0.5", "nan", "x.csv:2: value is 'nan': Input should be a finite number"),
+        ("target", "goal", "x.csv:2: role is 'goal': Input should be 'target', 'retained'"),
+        ("wilson,4", "wilson,", "x.csv:2: n_planned is None: Input should be a valid integer"),
+    ],
+)
+def test_damaged_rows_are_named(old, new, message):
+    with pytest.raises(UserInputError) as error:
+        from_csv(to_csv([row()]).replace(old, new, 1), "x.csv")
+    assert str(error.value).startswith(message)
 
 
 def test_estimate_counts_failures_and_explains_itself():
