@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,65 +14,8 @@ from conceptbench.core.errors import MissingWeightsError, UserInputError, unknow
 from conceptbench.core.files import key_of
 from conceptbench.core.registry import BASES
 from conceptbench.models.base import Base
-from conceptbench.models.conditions import Encoded
 from conceptbench.models.info import BaseInfo
-
-
-def find_phrase(ids: list[int], phrase: list[int]) -> list[int]:
-    """Positions of the last occurrence of a run of ids; empty if there is none."""
-    for start in range(len(ids) - len(phrase), -1, -1):
-        if phrase and ids[start : start + len(phrase)] == phrase:
-            return list(range(start, start + len(phrase)))
-    return []
-
-
-def _ids(tokenizer: Any, texts: list[str]) -> Tensor:
-    out = tokenizer(texts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt")
-    return out.input_ids  # type: ignore[no-any-return]
-
-
-class StableDiffusionBase(Base):
-    """Stable Diffusion 1.x and 2.x: one CLIP text encoder whose last normalised states condition the UNet."""
-
-    def _encode_texts(self, texts: list[str]) -> Encoded:
-        encoder = self.pipeline.text_encoder
-        ids = _ids(self.pipeline.tokenizer, texts).to(encoder.device)
-        return Encoded(encoder(ids).last_hidden_state)
-
-    def tokenize(self, text: str) -> list[int]:
-        """Padded token ids with start and end."""
-        return [int(i) for i in _ids(self.pipeline.tokenizer, [text])[0]]
-
-    def token_positions(self, text: str, phrase: str) -> list[int]:
-        """Positions of the phrase's last occurrence."""
-        wanted = self.pipeline.tokenizer(phrase, add_special_tokens=False).input_ids
-        return find_phrase(self.tokenize(text), list(wanted))
-
-
-class StableDiffusionXLBase(StableDiffusionBase):
-    """Stable Diffusion XL: two encoders' penultimate states side by side, a pooled embedding and size ids."""
-
-    def _encode_texts(self, texts: list[str]) -> Encoded:
-        states, pooled = [], None
-        for tokenizer, encoder in ((self.pipeline.tokenizer, self.pipeline.text_encoder), (self.pipeline.tokenizer_2, self.pipeline.text_encoder_2)):
-            out = encoder(_ids(tokenizer, texts).to(encoder.device), output_hidden_states=True)
-            states.append(out.hidden_states[-2])
-            pooled = out[0]  # of the second encoder, projected
-        assert pooled is not None
-        return Encoded(torch.cat(states, -1), pooled)
-
-    def encode_unconditional(self, texts: Sequence[str]) -> Encoded:
-        """Zeros for the empty prompt where the pipeline was trained so; a negative prompt is encoded."""
-        encoded = self.encode(texts)
-        if not self.pipeline.config.force_zeros_for_empty_prompt or encoded.pooled is None:
-            return encoded
-        empty = torch.tensor([t == "" for t in texts], device=encoded.hidden.device)
-        return replace(encoded, hidden=encoded.hidden.masked_fill(empty[:, None, None], 0), pooled=encoded.pooled.masked_fill(empty[:, None], 0))
-
-    def _extra(self, encoded: Encoded, x_t: Tensor) -> dict[str, Any]:
-        height, width = (float(cells * self.factor) for cells in x_t.shape[-2:])
-        ids = torch.tensor([[height, width, 0.0, 0.0, height, width]], device=x_t.device, dtype=encoded.hidden.dtype)  # size, crop corner, size
-        return {"added_cond_kwargs": {"text_embeds": encoded.pooled, "time_ids": ids.expand(len(x_t), 6)}}
+from conceptbench.models.stable_diffusion import StableDiffusionBase, StableDiffusionXLBase
 
 
 def hash_tensors(tensors: dict[str, Tensor]) -> str:

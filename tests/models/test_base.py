@@ -8,7 +8,8 @@ import torch
 from conceptbench.core.errors import MissingWeightsError, UserInputError
 from conceptbench.core.schemas import Sampler
 from conceptbench.models.conditions import Condition
-from conceptbench.models.families import base_from_pipeline, find_phrase, load_base, load_pipeline
+from conceptbench.models.families import base_from_pipeline, load_base, load_pipeline
+from conceptbench.models.stable_diffusion import find_phrase
 from conceptbench.models.groups import GROUPS
 from conceptbench.models.sampling import denoise
 from conceptbench.models.schedulers import SCHEDULERS
