@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from conceptbench.core.errors import MissingWeightsError, UserInputError, unknow
 from conceptbench.core.files import key_of
 from conceptbench.core.registry import BASES
 from conceptbench.models.base import Base
+from conceptbench.models.class_conditional import ClassDiffusionBase, CVAEBase
+from conceptbench.models.class_pipeline import ClassPipeline, is_class_folder
 from conceptbench.models.info import BaseInfo
 from conceptbench.models.stable_diffusion import StableDiffusionBase, StableDiffusionXLBase
 
@@ -37,7 +40,7 @@ def _config(module: Any) -> dict[str, Any]:
 def component_hashes(pipeline: Any) -> dict[str, str]:
     """Content hashes of everything in a pipeline that shapes its images."""
     hashes = {k: key_of({"weights": hash_tensors(v.state_dict()), "config": _config(v)}) for k, v in pipeline.components.items() if isinstance(v, nn.Module)}
-    hashes["pipeline"] = key_of({k: v for k, v in pipeline.config.items() if isinstance(v, (bool, int, float))})
+    hashes["pipeline"] = key_of({k: v for k, v in pipeline.config.items() if isinstance(v, (bool, int, float)) or k == "classes"})
     for name, part in pipeline.components.items():
         if name.startswith("tokenizer") and part is not None:
             hashes[name] = key_of({"vocabulary": part.get_vocab(), "special": part.special_tokens_map, "length": int(min(part.model_max_length, 10**6))})
@@ -46,38 +49,50 @@ def component_hashes(pipeline: Any) -> dict[str, str]:
     return hashes
 
 
+KINDS: dict[str, type[Base]] = {
+    "sd1": StableDiffusionBase,
+    "sd2": StableDiffusionBase,
+    "sdxl": StableDiffusionXLBase,
+    "ddpm": ClassDiffusionBase,
+    "cvae": CVAEBase,
+}
+
+
 def family_of(pipeline: Any) -> str:
-    """``sd1``, ``sd2`` or ``sdxl`` from a pipeline's structure.
+    """A family of :data:`KINDS` from a pipeline's structure.
 
     Raises:
         UserInputError: it is none of them.
     """
+    if isinstance(pipeline, ClassPipeline):
+        return pipeline.family
     if hasattr(pipeline, "text_encoder_2") and hasattr(pipeline, "unet"):
         return "sdxl"
     if not hasattr(pipeline, "unet") or not hasattr(pipeline, "text_encoder"):
-        raise UserInputError(f"{type(pipeline).__name__} is of no family that ConceptBench knows", "families: sd1, sd2, sdxl")
+        raise UserInputError(f"{type(pipeline).__name__} is of no family that ConceptBench knows", f"families: {', '.join(KINDS)}")
     return "sd2" if pipeline.unet.config.use_linear_projection else "sd1"
 
 
 def base_from_pipeline(pipeline: Any, id: str, *, revision: str = "", tier: str = "paper") -> Base:
-    """Wraps a loaded diffusers pipeline; a safety checker is taken off and that is noted."""
+    """Wraps a loaded pipeline; a safety checker is taken off and that is noted."""
     notes: tuple[str, ...] = ()
     if getattr(pipeline, "safety_checker", None) is not None:
         pipeline.safety_checker = None
         notes = ("the safety checker is off: it would black out images and bias every score",)
-    info = BaseInfo(
-        id, family_of(pipeline), revision, component_hashes(pipeline), notes, tier, int(pipeline.unet.config.sample_size * pipeline.vae_scale_factor)
-    )
-    kind = StableDiffusionXLBase if info.family == "sdxl" else StableDiffusionBase
-    return kind(info, pipeline)
+    family = family_of(pipeline)
+    base = KINDS[family](BaseInfo(id, family, revision, component_hashes(pipeline), notes, tier), pipeline)
+    base.info = replace(base.info, size=base.latent_shape(None)[1] * base.factor)
+    return base
 
 
 def load_pipeline(path_or_id: str, *, dtype: torch.dtype = torch.float32, revision: str | None = None) -> Any:
-    """Any diffusers text-to-image folder or hub id, as a pipeline, silently.
+    """Any diffusers text-to-image folder or hub id, or the folder of a class-conditional model, as a pipeline, silently.
 
     Raises:
         MissingWeightsError: it is neither a folder nor in the local hub cache while offline.
     """
+    if is_class_folder(Path(path_or_id)):
+        return ClassPipeline.from_pretrained(path_or_id, dtype)
     import diffusers
     import transformers
 
