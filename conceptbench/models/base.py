@@ -134,6 +134,11 @@ class Base(ABC):
     def _has_no(self, what: str) -> NoReturn:
         raise UserInputError(f"{self.info.id}, of family {self.info.family!r}, has no {what}", "use a base of another family")
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes that it is conditioned on, in the network's order; empty if it is conditioned on texts."""
+        return ()
+
     # -- conditions --------------------------------------------------------------------------------------------------
     @abstractmethod
     def _encode_texts(self, texts: list[str]) -> Encoded:

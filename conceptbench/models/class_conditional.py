@@ -22,8 +22,13 @@ from conceptbench.models.rows import IMAGE_ROWS, in_blocks
 class ClassConditional(Base):
     """Encodes names of classes as one-hot rows (N, 1, K), and no class as zeros. Images are pixels; gray ones have three equal channels."""
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the network's labels."""
+        return tuple(self.pipeline.classes)
+
     def _encode_texts(self, texts: list[str]) -> Encoded:
-        classes = list(self.pipeline.classes)
+        classes = self.classes
         rows = torch.zeros(len(texts), 1, len(classes), device=self.device, dtype=self.dtype)
         for row, text in zip(rows, texts, strict=True):
             if text and text not in classes:
