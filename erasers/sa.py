@@ -192,7 +192,7 @@ class SelectiveAmnesia(Eraser[SAConfig]):
                 goal = -old if config.naive else old
                 return Terms(selective_amnesia_loss(goal, kept, penalty, gamma=config.gamma, lam=config.lam, reduction=config.reduction), parts)
 
-            return Erasure.additive(originals, train(parameters, loss, config, ctx))
+            return Erasure.additive(originals, train(parameters, loss, config, ctx), base.component)
 
     @staticmethod
     def _draw(n: int, count: int, ctx: Context) -> list[int]:

@@ -59,6 +59,10 @@ class ClassDiffusionBase(ClassConditional, DiffusionBase):
         rows = encoded.hidden[:, 0]
         return {"class_labels": torch.where(rows.any(1), rows.argmax(1), rows.shape[1])}
 
+    def objective(self, x: Tensor, encoded: Encoded, draws: Draws) -> Tensor:
+        """Squared norm of the error of the noise: the sum over an example's values (Ho et al. 2020, eq. 14). Returns (N,)."""
+        return super().objective(x, encoded, draws) * x[0].numel()
+
     @torch.no_grad()
     def decode(self, latents: Tensor) -> NDArray[np.uint8]:
         """(N, C, H, W) pixels in [-1, 1] to (N, H, W, 3) uint8."""

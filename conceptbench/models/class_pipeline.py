@@ -69,12 +69,11 @@ class ClassPipeline:
         if family not in PARTS or not isinstance(classes, list) or not all(isinstance(c, str) for c in classes):
             raise UserInputError(f"{folder / INDEX} names no family of class-conditional models and its classes", f"families: {', '.join(PARTS)}")
         try:
-            parts = {n: kind.from_pretrained(folder / n) for n, kind in PARTS[family].items()}
+            parts = {
+                n: kind.from_pretrained(folder / n, **({"torch_dtype": dtype} if issubclass(kind, ModelMixin) else {})) for n, kind in PARTS[family].items()
+            }
         except (OSError, ValueError) as error:
             raise MissingWeightsError(f"cannot load {folder}: {error}", "train it again, or copy the whole folder") from error
-        for part in parts.values():
-            if isinstance(part, ModelMixin):
-                part.to(dtype)
         return cls(family, classes, parts)
 
 
