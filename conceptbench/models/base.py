@@ -61,6 +61,8 @@ class Base(ABC):
 
     component: ClassVar[str] = "unet"
     """The network that is trained and edited."""
+    clips: ClassVar[bool] = False
+    """Whether sampling keeps its guess of the clean latents in [-1, 1]."""
 
     def __init__(self, info: BaseInfo, pipeline: Any) -> None:
         self.info = info

@@ -55,6 +55,8 @@ class ClassDiffusionBase(ClassConditional, DiffusionBase):
     The network has one label more than there are classes: no class, for classifier-free guidance (Ho and Salimans 2022).
     """
 
+    clips = True  # Ho et al. 2020: latents are pixels
+
     def _arguments(self, encoded: Encoded, x_t: Tensor) -> dict[str, Any]:  # noqa: ARG002 - other families use it
         rows = encoded.hidden[:, 0]
         return {"class_labels": torch.where(rows.any(1), rows.argmax(1), rows.shape[1])}
@@ -111,12 +113,12 @@ class CVAEBase(ClassConditional):
 
     @torch.inference_mode()
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int], sampler: Sampler, until: int | None = None) -> NDArray[np.uint8] | Tensor:
-        """The decoder's means for one code a seed, in one step; there is no guidance and nothing to stop in the middle of."""
+        """The decoder's means for one code a seed, whatever steps and guidance are; after all steps they are the latents."""
         self.latent_shape(sampler.size)
-        if until is not None:
+        if until not in (None, sampler.steps):
             self._has_no("denoising steps")
         codes = self._noise((int(self.network.config.latent),), seeds)
         classes = self.encode([c.text for c in conditions]).hidden[:, 0]
         self.evaluations += len(conditions)
         rows = in_blocks(lambda z, c: self.network.decode(z, c).sigmoid(), IMAGE_ROWS, codes, classes, fill=self.exact_rows is not None)
-        return self.decode(rows)
+        return self.decode(rows) if until is None else rows

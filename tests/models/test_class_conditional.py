@@ -133,7 +133,7 @@ def test_what_an_autoencoder_has_not_says_so():
         lambda: base.add_noise(x, x, t),
         lambda: base.alphas,
         lambda: base.tokenize("0"),
-        lambda: base.sample([Condition("0")], [2], PLAIN, until=1),
+        lambda: base.sample([Condition("0")], [2], PLAIN, until=0),
     ):
         with pytest.raises(UserInputError, match="tiny-cvae, of family 'cvae', has no"):
             call()
