@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 from calling import cli  # noqa: F401 - a fixture
+
 from conceptbench.core.manifests import find_manifest, load_suite
 from conceptbench.core.results import from_csv
 
