@@ -64,7 +64,7 @@ def text_pairs(concept: Concept, config: CAConfig) -> list[tuple[str, str]]:
 @contextmanager
 def start_detached(base: Base, *, active: bool) -> Iterator[None]:
     """Inside, no gradient passes the keys and values of the first token of cross-attention; their values stay as they are."""
-    layers = [m for n, m in base.unet.named_modules() if n.endswith((".attn2.to_k", ".attn2.to_v"))] if active else []
+    layers = [m for n, m in base.network.named_modules() if n.endswith((".attn2.to_k", ".attn2.to_v"))] if active else []
     hooks = [layer.register_forward_hook(lambda _module, _args, out: torch.cat([out[:, :1].detach(), out[:, 1:]], 1)) for layer in layers]
     try:
         yield

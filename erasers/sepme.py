@@ -173,7 +173,7 @@ def _added(base: Base, changes: Mapping[str, Tensor]) -> Iterator[None]:
     def answer(change: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
         return lambda _module, inputs, output: output + functional.linear(inputs[0], change.to(inputs[0].dtype))
 
-    handles = [base.unet.get_submodule(n.removesuffix(".weight")).register_forward_hook(answer(d)) for n, d in changes.items()]
+    handles = [base.network.get_submodule(n.removesuffix(".weight")).register_forward_hook(answer(d)) for n, d in changes.items()]
     try:
         yield
     finally:

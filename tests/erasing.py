@@ -48,6 +48,8 @@ class PlainContext:
 class Images(PlainContext):
     """Made-up images of each concept; keeps what was asked for, what was made and what was reported."""
 
+    side = 16
+
     def __init__(self, seed: int = 1) -> None:
         super().__init__(seed)
         self.asked: list[tuple[Concept, int, str | None]] = []
@@ -59,7 +61,7 @@ class Images(PlainContext):
 
     def images(self, concept, n, folder=None):
         self.asked.append((concept, n, folder))
-        return np.random.default_rng(sum(map(ord, concept.name))).integers(0, 256, (n, 16, 16, 3), dtype=np.uint8)
+        return np.random.default_rng(sum(map(ord, concept.name))).integers(0, 256, (n, self.side, self.side, 3), dtype=np.uint8)
 
     def once(self, name, make):
         if name not in self.made:
@@ -132,7 +134,7 @@ def assert_changes_only(base, erase: Callable[[], Erasure], group: str) -> None:
     before = snapshot(base)
     changed = set(erase().changes[0].tensors)
     assert_base_untouched(base, before)
-    parameters = set(select(base.unet, group))
+    parameters = set(select(base.network, group))
     assert changed <= parameters and len(changed) > 0.5 * len(parameters)
 
 
@@ -141,10 +143,10 @@ def request(*targets: Concept, retained=(KEPT,)) -> EraseRequest:
 
 
 def snapshot(base) -> dict[str, torch.Tensor]:
-    return {n: p.detach().clone() for n, p in base.unet.named_parameters()}
+    return {n: p.detach().clone() for n, p in base.network.named_parameters()}
 
 
 def assert_base_untouched(base, before) -> None:
-    for name, parameter in base.unet.named_parameters():
+    for name, parameter in base.network.named_parameters():
         assert torch.equal(parameter, before[name]), name
         assert not parameter.requires_grad and parameter.grad is None

@@ -62,7 +62,8 @@ def test_the_wheel_holds_everything_and_runs(tmp_path):
     source = tmp_path / "source"
     source.mkdir()
     copy_of_the_tree(source)
-    shutil.copytree(ROOT / "conceptbench/mini/weights", source / "conceptbench/mini/weights", dirs_exist_ok=True)
+    for weights in ("conceptbench/mini/weights", "conceptbench/classes/weights"):
+        shutil.copytree(ROOT / weights, source / weights, dirs_exist_ok=True)
     subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, source], check=True, capture_output=True)
     wheel = next(tmp_path.glob("*.whl"))
     inside = set(zipfile.ZipFile(wheel).namelist())

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import typer
 
-from conceptbench.cli import compare, doctor, erase, export, generate, listing, new, plan, report, run, score, show, validate
+from conceptbench.cli import compare, doctor, erase, export, generate, listing, new, plan, report, run, score, show, train, validate
 from conceptbench.core.errors import EXIT_BUG, ConceptBenchError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "run": run.run,
     "erase": erase.erase,
     "generate": generate.generate,
+    "train": train.train,
     "score": score.score,
     "report": report.report,
     "compare": compare.compare,

@@ -159,7 +159,8 @@ def messages(model: type[BaseModel], error: ValidationError) -> list[tuple[Locat
             close = nearest(str(place[-1]), _fields_at(model, place))
             found.append((place, f"{where}: unknown key" + (f"; did you mean {close!r}?" if close else "")))
         else:
-            found.append((place, f"{where}: {item['msg'].removeprefix('Value error, ')} (got {reprlib.repr(item.get('input'))})"))
+            got = f" (got {reprlib.repr(item.get('input'))})" if place else ""  # a message about the whole names what is wrong
+            found.append((place, f"{where}: {item['msg'].removeprefix('Value error, ')}{got}"))
     return found
 
 

@@ -103,7 +103,8 @@ def _header_problems(path: Path, header: Sequence[str]) -> list[str]:
     columns = PromptRow.model_fields
     wrong = [unknown(path, 1, "column", c, columns).message for c in dict.fromkeys(header) if c not in columns]
     wrong += [f"the column {c!r} is there twice" for c in sorted({c for c in header if header.count(c) > 1})]
-    return wrong + [f"the column {c!r} is missing" for c, f in columns.items() if f.is_required() and c not in header]
+    wrong += [f"the column {c!r} is missing" for c, f in columns.items() if f.is_required() and c not in header]
+    return wrong if {"text", "label"} & set(header) else [*wrong, "the column 'text' is missing (or 'label', for class-conditional bases)"]
 
 
 def _row_of(header: Sequence[str], cells: Sequence[str]) -> tuple[Prompt | None, list[str]]:
@@ -114,7 +115,8 @@ def _row_of(header: Sequence[str], cells: Sequence[str]) -> tuple[Prompt | None,
     try:
         return PromptRow.model_validate(values).prompt(), []
     except ValidationError as error:
-        return None, [f"{place[0]} is empty" if place[0] not in values else text for place, text in messages(PromptRow, error)]
+        found = messages(PromptRow, error)
+        return None, [f"{place[0]} is empty" if place and place[0] not in values else text.removeprefix("PromptRow: ") for place, text in found]
 
 
 def read_prompts(path: Path) -> PromptFile:

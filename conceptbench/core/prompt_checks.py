@@ -41,11 +41,11 @@ def prompt_problems(files: Sequence[PromptFile]) -> list[Problem]:
     heldout: dict[str, tuple[PromptFile, Prompt, int]] = {}
     for file in files:
         for row, line in zip(file.rows, file.lines, strict=True):
-            if row.split == "heldout":
+            if row.split == "heldout" and not row.is_label:
                 heldout.setdefault(_same(row.text), (file, row, line))
     for file in files:
         for row, line in zip(file.rows, file.lines, strict=True):
-            if row.split == "development" and _same(row.text) in heldout:
+            if row.split == "development" and not row.is_label and _same(row.text) in heldout:
                 other, held, where = heldout[_same(row.text)]
                 place = f"line {where}" if other is file else f"{other.path}:{where}"
                 message = f"development prompt {row.prompt_id!r} has the text of held-out prompt {held.prompt_id!r} ({place}): that is tuning on test data"
@@ -61,7 +61,7 @@ def prompt_problems(files: Sequence[PromptFile]) -> list[Problem]:
 
 def too_few(file: PromptFile, concept: str, split: Split, path: Path, line: int | None) -> list[Problem]:
     """The warning for a concept with few distinct prompts, placed where the caller says; none where there is no prompt at all."""
-    texts = {_same(r.text) for r in file.rows if r.concept == concept and r.split == split}
+    texts = {_same(r.text) for r in file.rows if r.concept == concept and r.split == split and not r.is_label}
     if not 0 < len(texts) < LEAST_PROMPTS:
         return []
     message = f"{concept!r} has {len(texts)} distinct {split} prompts in {file.path.name}; with fewer than {LEAST_PROMPTS} its intervals are too narrow"

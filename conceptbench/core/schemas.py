@@ -64,6 +64,7 @@ class Prompt:
     guidance: float | None = None
     negative: str | None = None
     content: str = ""
+    is_label: bool = False
 
 
 class PromptRow(Strict):
@@ -72,6 +73,8 @@ class PromptRow(Strict):
     Attributes:
         prompt_id: unique in the set.
         text: the prompt.
+        label: the name of a class in its place, for class-conditional bases. It is no sample of many wordings, as prompts are: its images
+            are independent draws, and intervals are over images.
         concept: name of the concept that it is about.
         split: ``development`` prompts are for tuning, ``heldout`` ones for results.
         seed: fixed noise seed, else derived from suite seed, prompt_id and image number.
@@ -80,7 +83,8 @@ class PromptRow(Strict):
     """
 
     prompt_id: str
-    text: str
+    text: str = ""
+    label: str = ""
     concept: str
     split: Split = "heldout"
     seed: int | None = None
@@ -88,9 +92,16 @@ class PromptRow(Strict):
     negative: str | None = None
     content: str = ""
 
+    @model_validator(mode="after")
+    def _text_or_label(self) -> PromptRow:
+        if bool(self.text) == bool(self.label):
+            raise ValueError("both text and label are given" if self.text else "text is empty")
+        return self
+
     def prompt(self) -> Prompt:
         """The same without what validating needs."""
-        return Prompt(self.prompt_id, self.text, sys.intern(self.concept), self.split, self.seed, self.guidance, self.negative, self.content)
+        text, is_label = self.text or self.label, bool(self.label)
+        return Prompt(self.prompt_id, text, sys.intern(self.concept), self.split, self.seed, self.guidance, self.negative, self.content, is_label)
 
 
 class Sampler(Strict):

@@ -77,7 +77,7 @@ def erase(base: Base, unit: EraseUnit, suite: Suite, store: Store, *, train_seed
             return stored, False
         with session.journal.stage("erase", unit.name):
             if parts:
-                erasure = joined(parts, unit)
+                erasure = joined(parts, unit, base.component)
                 erasure.save(store.erasure_path(unit.key))
             else:
                 erasure = _remembered(base, unit, suite, store, train_seed, session)

@@ -121,7 +121,9 @@ class Images(Sequence[ImageSpec]):
     def _of(self, role: Role, row: Prompt, numbers: range) -> Iterator[ImageSpec]:
         condition, sampler = self._condition(row), self._sampler(row)
         for number, seed in zip(numbers, self._seeds(row, numbers), strict=True):
-            yield ImageSpec(self._task.id, row.concept, role, row.prompt_id, number, condition, seed, sampler, row.content)
+            # a label is one condition and no sample of prompts: each of its images is a cluster of its own
+            prompt_id, number = (f"{row.prompt_id}-{number}", 0) if row.is_label else (row.prompt_id, number)
+            yield ImageSpec(self._task.id, row.concept, role, prompt_id, number, condition, seed, sampler, row.content)
 
     def _condition(self, row: Prompt) -> Condition:
         return Condition(row.text, row.negative or "")

@@ -30,7 +30,7 @@ def check_joinable(part: Erasure, unit: EraseUnit, of: EraseUnit) -> None:
         )
 
 
-def joined(parts: Sequence[Erasure], unit: EraseUnit) -> Erasure:
+def joined(parts: Sequence[Erasure], unit: EraseUnit, component: str) -> Erasure:
     """The changes of a unit's parts one after another, each tagged with its target, with what they cost together.
 
     Changes that add up make the same weights in any order, so that any target can be left out again.
@@ -38,13 +38,14 @@ def joined(parts: Sequence[Erasure], unit: EraseUnit) -> Erasure:
     Args:
         parts: one a target, in the task's order; :func:`check_joinable` has seen them.
         unit: what they are the parts of.
+        component: which a part that changes nothing does not change.
     """
     changes: list[Change] = []
     artefacts: dict[str, Tensor] = {}
     hidden: dict[str, Tensor] = {}
     for part, of in zip(parts, unit.parts, strict=True):
         target = of.task.targets[0]
-        changes += [replace(c, concept=c.concept or target) for c in part.changes] or [Change("unet", "additive", {}, target)]
+        changes += [replace(c, concept=c.concept or target) for c in part.changes] or [Change(component, "additive", {}, target)]
         artefacts |= {f"{target}/{n}": t for n, t in part.artefacts.items()}
         hidden |= {f"{target}/{n}": t for n, t in part.hidden.items()}
     erasure = Erasure(changes, artefacts=artefacts, hidden=hidden)

@@ -91,14 +91,18 @@ class Trial:
 
     def __init__(self, base: Base, plan: Plan) -> None:
         self.base, self.plan = base, plan
+        self._text = base.classes[0] if base.classes else "a picture"
         self._known: dict[str, float] = {}
 
     def image_seconds(self) -> float:
         """Of drawing and judging one image; judges are not loaded for a plan, their share is what it is on the mini tier."""
         sampler = self.plan.suite.sampler
         rows = self.base.exact_rows or 32
-        condition = Condition("a picture")
+        condition = Condition(self._text)
         images = rows // 2 if sampler.guidance != 1 else rows
+        if self.base.timesteps == 1:
+            with self.base.drawing():
+                return timed(lambda: self.base.sample([condition] * images, list(range(images)), sampler), images) * (1 + JUDGING)
         one_step = sampler.model_copy(update={"steps": 1})
         with self.base.drawing():
             step = timed(lambda: self.base.sample([condition] * images, list(range(images)), one_step, until=1), images)
@@ -128,14 +132,15 @@ class Trial:
         base = self.base
         parameters = list(base.parameters(group).values()) if group else []
         rows = rows if base.exact_rows in (None, 64) or group else 4
-        x, t = base.initial_noise(range(rows)), torch.full((rows,), len(base.alphas) // 2)
-        encoded = base.encode(["a picture"] * rows).to(base.device, base.dtype)
+        x = base.initial_noise(range(rows))
+        draws = base.draws(x, torch.Generator().manual_seed(0))
+        encoded = base.encode([self._text] * rows).to(base.device, base.dtype)
 
         def work() -> None:
             with torch.set_grad_enabled(bool(parameters)):
-                out = base.predict(x, t, encoded)
+                loss = base.objective(x, encoded, draws).mean()
                 if parameters:
-                    out.square().mean().backward()  # type: ignore[no-untyped-call]
+                    loss.backward()  # type: ignore[no-untyped-call]
 
         counted = base.evaluations
         try:

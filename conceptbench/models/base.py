@@ -1,31 +1,29 @@
 """The Base contract: the one place that knows a model's structure. Erasers and metrics are written against it.
 
-Shapes: images (N, H, W, 3) uint8; latents (N, C, h, w) float32, already scaled as the denoiser sees them; timesteps (N,) int64.
+What a model is conditioned on reaches it as a text: a prompt, or the name of a class. Shapes: images (N, H, W, 3) uint8; latents
+(N, C, h, w) float32, already scaled as the network sees them; timesteps (N,) int64.
 """
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, NoReturn
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from conceptbench.core.errors import unknown_name
+from conceptbench.core.errors import UserInputError, unknown_name
 from conceptbench.core.schemas import Sampler
 from conceptbench.models.conditions import Condition, Encoded
 from conceptbench.models.groups import select
 from conceptbench.models.info import BaseInfo
-from conceptbench.models.rows import IMAGE_ROWS, TEXT_ROWS, in_blocks, padded
+from conceptbench.models.rows import TEXT_ROWS
 from conceptbench.models.runtime import Runtime
-from conceptbench.models.schedulers import make_scheduler
 
 Prediction = Literal["eps", "x0", "native"]
 PRECISIONS: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -40,18 +38,36 @@ class Site:
     place: str
 
 
+@dataclass(frozen=True)
+class Draws:
+    """What an objective draws at random for N examples.
+
+    Attributes:
+        noise: (N, ...) standard normal: of the latents, or of an autoencoder's code.
+        t: (N,) int64 timesteps; zeros for a model that has none.
+    """
+
+    noise: Tensor
+    t: Tensor
+
+
 class Base(ABC):
-    """A loaded text-to-image model.
+    """A loaded model that draws what a condition says.
 
     Args:
         info: identity and hashes.
-        pipeline: a diffusers pipeline of a Stable Diffusion kind.
+        pipeline: networks and what belongs to them, by name (``components``), as diffusers pipelines have them.
     """
 
-    def __init__(self, info: BaseInfo, pipeline: DiffusionPipeline) -> None:
+    component: ClassVar[str] = "unet"
+    """The network that is trained and edited."""
+    clips: ClassVar[bool] = False
+    """Whether sampling keeps its guess of the clean latents in [-1, 1]."""
+
+    def __init__(self, info: BaseInfo, pipeline: Any) -> None:
         self.info = info
         self.pipeline: Any = pipeline
-        self.unet, self.vae = self.pipeline.unet, self.pipeline.vae
+        self.network: Any = pipeline.components[self.component]
         for module in self.modules().values():
             module.eval().requires_grad_(False)
         self._cache: dict[str, Encoded] = {}
@@ -59,11 +75,9 @@ class Base(ABC):
         self.sampling_threads: int | None = None  # of whole trajectories, where training has fewer
         self.runtime: Runtime | None = None  # set while an erasure that changes sampling is applied
         self._autocast: torch.dtype | None = None  # of sampling
-        self._compiled: Any = None  # the denoiser's forward for sampling, if it is compiled
+        self._compiled: Any = None  # the network's forward for sampling, if it is compiled
         self._fast = False
-        self._hook = self.unet.register_forward_pre_hook(self._count, with_kwargs=True)
-        self.train_scheduler = make_scheduler(self.pipeline.scheduler, "ddim")
-        self.alphas: Tensor = self.train_scheduler.alphas_cumprod.to(torch.float32)
+        self._hook = self.network.register_forward_pre_hook(self._count, with_kwargs=True)
 
     # -- structure ---------------------------------------------------------------------------------------------------
     def modules(self) -> dict[str, nn.Module]:
@@ -72,30 +86,28 @@ class Base(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the denoiser is."""
-        return next(self.unet.parameters()).device  # type: ignore[no-any-return]
+        """Where the network is."""
+        return next(self.network.parameters()).device  # type: ignore[no-any-return]
 
     @property
     def dtype(self) -> torch.dtype:
-        """The denoiser's dtype."""
-        return next(self.unet.parameters()).dtype  # type: ignore[no-any-return]
+        """The network's dtype."""
+        return next(self.network.parameters()).dtype  # type: ignore[no-any-return]
 
     def parameters(self, group: str) -> dict[str, nn.Parameter]:
-        """The denoiser's parameters in a named group (:mod:`conceptbench.models.groups`)."""
-        return select(self.unet, group)
+        """The network's parameters in a named group (:mod:`conceptbench.models.groups`)."""
+        return select(self.network, group)
 
-    def attention_sites(self, place: str = "all") -> list[Site]:
-        """Cross-attention layers (``attn2``) in ``down``, ``mid``, ``up``, ``mid+up`` or ``all`` blocks, in module order."""
-        wanted = {"all": {"down", "mid", "up"}}.get(place, set(place.split("+")))
-        sites = [Site(n, m, n.split("_block")[0]) for n, m in self.unet.named_modules() if re.search(r"\.attn2$", n)]
-        return [s for s in sites if s.place in wanted]
+    def attention_sites(self, place: str = "all") -> list[Site]:  # noqa: ARG002 - families use it
+        """Cross-attention layers in ``down``, ``mid``, ``up``, ``mid+up`` or ``all`` blocks, in module order."""
+        return []
 
     def sample_with(self, precision: str = "fp32", *, compiled: bool = False) -> None:
         """How images are drawn; erasers always train in the weights' own precision. Part of every image's key.
 
         Args:
-            precision: ``fp32``, or ``bf16`` or ``fp16`` for autocast of the denoiser.
-            compiled: compile the denoiser (slow at first; weights may still be swapped).
+            precision: ``fp32``, or ``bf16`` or ``fp16`` for autocast of the network.
+            compiled: compile the network (slow at first; weights may still be swapped).
 
         Raises:
             UserInputError: there is no such precision.
@@ -103,20 +115,31 @@ class Base(ABC):
         if precision not in PRECISIONS:
             raise unknown_name("precision", precision, PRECISIONS)
         self._autocast = PRECISIONS[precision]
-        self._compiled = torch.compile(self.unet.forward) if compiled else None
+        self._compiled = torch.compile(self.network.forward) if compiled else None
         if self.device.type == "cuda":
-            self.unet.to(memory_format=torch.channels_last)
+            self.network.to(memory_format=torch.channels_last)
         self.info = replace(self.info, precision=precision + ("-compiled" if compiled else ""))
 
     @contextmanager
     def drawing(self) -> Iterator[None]:
-        """Inside, the denoiser runs as :meth:`sample_with` said; outside it is plain, for training and for teachers."""
+        """Inside, the network runs as :meth:`sample_with` said; outside it is plain, for training and for teachers."""
         self._fast = True
         try:
             with torch.autocast(self.device.type, self._autocast, enabled=self._autocast is not None):
                 yield
         finally:
             self._fast = False
+
+    def _count(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.evaluations += len(args[0] if args else kwargs["sample"])
+
+    def _has_no(self, what: str) -> NoReturn:
+        raise UserInputError(f"{self.info.id}, of family {self.info.family!r}, has no {what}", "use a base of another family")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes that it is conditioned on, in the network's order; empty if it is conditioned on texts."""
+        return ()
 
     # -- conditions --------------------------------------------------------------------------------------------------
     @abstractmethod
@@ -142,31 +165,56 @@ class Base(ABC):
         """Drops cached embeddings: whoever changes the text encoder or tokenizer calls it."""
         self._cache.clear()
 
-    @abstractmethod
-    def tokenize(self, text: str) -> list[int]:
+    def tokenize(self, text: str) -> list[int]:  # noqa: ARG002 - families use it
         """Token ids of a text as the (first) encoder sees them: padded, with start and end."""
+        self._has_no("tokens")
 
-    @abstractmethod
-    def token_positions(self, text: str, phrase: str) -> list[int]:
+    def token_positions(self, text: str, phrase: str) -> list[int]:  # noqa: ARG002 - families use it
         """Positions of the last occurrence of a phrase's tokens in an encoded text; empty if it is not there."""
+        self._has_no("tokens")
 
     @property
     def exact_rows(self) -> int | None:
         """Rows of every forward while sampling on a CPU (:mod:`conceptbench.models.rows`): few for a large model; None elsewhere."""
         if self.device.type != "cpu":
             return None
-        return 64 if sum(p.numel() for p in self.unet.parameters()) < 50_000_000 else 4
+        return 64 if sum(p.numel() for p in self.network.parameters()) < 50_000_000 else 4
+
+    # -- the objective -----------------------------------------------------------------------------------------------
+    @property
+    @abstractmethod
+    def timesteps(self) -> int:
+        """How many timesteps the objective is a sum over; 1 for a model without any."""
+
+    @abstractmethod
+    def noise_shape(self, x: Tensor) -> tuple[int, ...]:
+        """The shape of :attr:`Draws.noise` for latents x."""
+
+    @abstractmethod
+    def objective(self, x: Tensor, encoded: Encoded, draws: Draws) -> Tensor:
+        """The model's own training objective per example, for given draws: squared error of noise (or v), or the negative ELBO. Returns (N,)."""
+
+    def draws(self, x: Tensor, generator: torch.Generator, t: Tensor | None = None) -> Draws:
+        """Noise, and timesteps uniform over all, for latents x, from a CPU generator; given timesteps are used as they are."""
+        noise = torch.randn(self.noise_shape(x), generator=generator).to(x)
+        t = torch.randint(self.timesteps, (len(x),), generator=generator) if t is None else t
+        return Draws(noise, t.to(x.device))
+
+    def loss(self, x: Tensor, encoded: Encoded, generator: torch.Generator) -> Tensor:
+        """The objective per example at a random timestep. Returns (N,)."""
+        return self.objective(x, encoded, self.draws(x, generator))
 
     # -- diffusion ---------------------------------------------------------------------------------------------------
-    def _count(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.evaluations += len(args[0] if args else kwargs["sample"])
+    @property
+    def alphas(self) -> Tensor:
+        """(T,) cumulative products of 1 - beta."""
+        self._has_no("noise schedule")
 
-    def add_noise(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    def add_noise(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:  # noqa: ARG002 - families use it
         """x_t = sqrt(a_t) x + sqrt(1 - a_t) noise."""
-        a = self.alphas.to(x.device)[t].view(-1, 1, 1, 1)
-        return a.sqrt() * x + (1 - a).sqrt() * noise
+        self._has_no("noise schedule")
 
-    def predict(self, x_t: Tensor, t: Tensor, encoded: Encoded, to: Prediction = "eps") -> Tensor:
+    def predict(self, x_t: Tensor, t: Tensor, encoded: Encoded, to: Prediction = "eps") -> Tensor:  # noqa: ARG002 - families use it
         """The denoiser's answer, converted from what it was trained to predict.
 
         Args:
@@ -178,100 +226,54 @@ class Base(ABC):
         Returns:
             (N, C, h, w).
         """
-        t = torch.as_tensor(t, device=x_t.device).expand(len(x_t))
-        denoiser = self.unet
-        if self._fast and self._compiled is not None:  # a compiled forward calls no hooks
-            denoiser = self._compiled
-            self.evaluations += len(x_t)
-        out = denoiser(x_t, t, encoder_hidden_states=encoded.hidden, **self._extra(encoded, x_t)).sample.to(x_t.dtype)
-        return self.convert(out, x_t, t, to)
+        self._has_no("denoiser")
 
-    def predict_exactly(self, x_t: Tensor, t: Tensor, encoded: Encoded) -> Tensor:
+    def predict_exactly(self, x_t: Tensor, t: Tensor, encoded: Encoded) -> Tensor:  # noqa: ARG002 - families use it
         """The native prediction, in blocks of :attr:`exact_rows` rows. t: scalar."""
-        rows = self.exact_rows
-        parts = []
-        for start in range(0, len(x_t), rows or len(x_t)):
-            block, own = x_t[start : start + (rows or len(x_t))], encoded[start : start + (rows or len(x_t))]
-            size = rows or len(block)
-            parts.append(self.predict(padded(block, size), t, own.padded(size), to="native")[: len(block)])
-            self.evaluations -= size - len(block)  # padding is no work of the method's
-        return torch.cat(parts)
+        self._has_no("denoiser")
 
-    def convert(self, out: Tensor, x_t: Tensor, t: Tensor, to: Prediction) -> Tensor:
+    def convert(self, out: Tensor, x_t: Tensor, t: Tensor, to: Prediction) -> Tensor:  # noqa: ARG002 - families use it
         """Converts a native prediction (epsilon or v) to noise or clean latents."""
-        if to == "native":
-            return out
-        a = self.alphas.to(x_t.device)[t].view(-1, 1, 1, 1)
-        if self.train_scheduler.config.prediction_type == "v_prediction":
-            eps, x0 = a.sqrt() * out + (1 - a).sqrt() * x_t, a.sqrt() * x_t - (1 - a).sqrt() * out
-        else:
-            eps, x0 = out, (x_t - (1 - a).sqrt() * out) / a.sqrt()
-        return eps if to == "eps" else x0
+        self._has_no("denoiser")
 
-    def _extra(self, encoded: Encoded, x_t: Tensor) -> dict[str, Any]:  # noqa: ARG002 - families use it
-        """Further arguments of the denoiser for these conditions and latents."""
-        return {}
-
-    def loss(self, x: Tensor, encoded: Encoded, generator: torch.Generator) -> Tensor:
-        """The model's own objective per example: squared error of noise (or v) at a random timestep. Returns (N,)."""
-        noise = torch.randn(x.shape, generator=generator).to(x)
-        t = torch.randint(len(self.alphas), (len(x),), generator=generator).to(x.device)
-        goal = self.native_goal(x, noise, t)
-        return ((self.predict(self.add_noise(x, noise, t), t, encoded, to="native") - goal) ** 2).mean((1, 2, 3))
-
-    def native_goal(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    def native_goal(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:  # noqa: ARG002 - families use it
         """What the denoiser was trained to predict for clean latents x with noise at timesteps t: the noise, or v. (N, C, h, w)."""
-        if self.train_scheduler.config.prediction_type != "v_prediction":
-            return noise
-        a = self.alphas.to(x)[t].view(-1, 1, 1, 1)
-        return a.sqrt() * noise - (1 - a).sqrt() * x
+        self._has_no("denoiser")
 
     # -- pixels ------------------------------------------------------------------------------------------------------
     @property
     def factor(self) -> int:
         """Pixels a latent cell."""
-        return int(self.pipeline.vae_scale_factor)
+        return 1
 
+    @abstractmethod
     def latent_shape(self, size: int | None) -> tuple[int, int, int]:
         """(C, h, w) of an image of ``size`` pixels, or of the base's own size."""
-        cells = self.unet.config.sample_size if size is None else size // self.factor
-        return int(self.unet.config.in_channels), int(cells), int(cells)
 
     def initial_noise(self, seeds: Sequence[int], size: int | None = None) -> Tensor:
         """(N, C, h, w): one CPU generator an image, drawn in fp32 and then cast, so that noise depends on the seed alone."""
-        shape = self.latent_shape(size)
+        return self._noise(self.latent_shape(size), seeds)
+
+    def _noise(self, shape: tuple[int, ...], seeds: Sequence[int]) -> Tensor:
         return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds]).to(self.device, self.dtype)
 
-    @torch.no_grad()
+    @abstractmethod
     def decode(self, latents: Tensor) -> NDArray[np.uint8]:
         """(N, C, h, w) latents to (N, H, W, 3) uint8."""
-        config = self.vae.config
-        x = latents.to(self.vae.dtype) / config.scaling_factor + (getattr(config, "shift_factor", None) or 0)
-        pixels = in_blocks(lambda z: self.vae.decode(z).sample, IMAGE_ROWS, x, fill=self.exact_rows is not None).float()
-        return to_host(((pixels / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).contiguous()).numpy()
 
-    @torch.no_grad()
+    @abstractmethod
     def latents_of(self, images: NDArray[np.uint8]) -> Tensor:
-        """(N, H, W, 3) uint8 to scaled latents (N, C, h, w): the mean of the encoder's distribution."""
-
-        def mean(pixels: Tensor) -> Tensor:  # a block at a time as floats: there may be thousands of images
-            return self.vae.encode(pixels.permute(0, 3, 1, 2).contiguous().to(self.device, self.vae.dtype) / 127.5 - 1).latent_dist.mean
-
-        means = in_blocks(mean, IMAGE_ROWS, torch.tensor(images), fill=self.exact_rows is not None)
-        return (means * self.vae.config.scaling_factor).to(self.dtype)
+        """(N, H, W, 3) uint8 to scaled latents (N, C, h, w)."""
 
     # -- sampling ----------------------------------------------------------------------------------------------------
+    @abstractmethod
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int], sampler: Sampler, until: int | None = None) -> NDArray[np.uint8] | Tensor:
         """Draws images, or with ``until`` = k the latents after k denoising steps (k = 0: the initial noise)."""
-        from conceptbench.models.sampling import denoise
-
-        latents = denoise(self, conditions, seeds, sampler, until)
-        return self.decode(latents) if until is None else latents
 
     @contextmanager
     def swapped(self, values: dict[str, Tensor]) -> Iterator[None]:
-        """The denoiser with some parameters' values replaced, e.g. a teacher's. Leave it before ``backward``."""
-        parameters = dict(self.unet.named_parameters())
+        """The network with some parameters' values replaced, e.g. a teacher's. Leave it before ``backward``."""
+        parameters = dict(self.network.named_parameters())
         old = {n: parameters[n].data for n in values}
         try:
             for name, value in values.items():
@@ -280,13 +282,3 @@ class Base(ABC):
         finally:
             for name, value in old.items():
                 parameters[name].data = value
-
-
-def to_host(x: Tensor) -> Tensor:
-    """A tensor on the CPU; from CUDA through pinned memory, which the device can write without a detour."""
-    if x.device.type != "cuda":
-        return x.cpu()
-    host = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
-    host.copy_(x, non_blocking=True)
-    torch.cuda.current_stream(x.device).synchronize()
-    return host

@@ -267,7 +267,7 @@ def values_of(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def values_by_name(base: Base, erasure: Erasure) -> dict[str, Tensor]:
     """The values, as they are now, of all parameters of the denoiser and of each component that the erasure changes; not copied."""
     modules = base.modules()
-    components = dict.fromkeys(["unet", *(c.component for c in erasure.changes)])
+    components = dict.fromkeys([base.component, *(c.component for c in erasure.changes)])
     return {f"{c}.{n}": p.data for c in components for n, p in modules[c].named_parameters()}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,65 +15,10 @@ from conceptbench.core.errors import MissingWeightsError, UserInputError, unknow
 from conceptbench.core.files import key_of
 from conceptbench.core.registry import BASES
 from conceptbench.models.base import Base
-from conceptbench.models.conditions import Encoded
+from conceptbench.models.class_conditional import ClassDiffusionBase, CVAEBase
+from conceptbench.models.class_pipeline import ClassPipeline, is_class_folder
 from conceptbench.models.info import BaseInfo
-
-
-def find_phrase(ids: list[int], phrase: list[int]) -> list[int]:
-    """Positions of the last occurrence of a run of ids; empty if there is none."""
-    for start in range(len(ids) - len(phrase), -1, -1):
-        if phrase and ids[start : start + len(phrase)] == phrase:
-            return list(range(start, start + len(phrase)))
-    return []
-
-
-def _ids(tokenizer: Any, texts: list[str]) -> Tensor:
-    out = tokenizer(texts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt")
-    return out.input_ids  # type: ignore[no-any-return]
-
-
-class StableDiffusionBase(Base):
-    """Stable Diffusion 1.x and 2.x: one CLIP text encoder whose last normalised states condition the UNet."""
-
-    def _encode_texts(self, texts: list[str]) -> Encoded:
-        encoder = self.pipeline.text_encoder
-        ids = _ids(self.pipeline.tokenizer, texts).to(encoder.device)
-        return Encoded(encoder(ids).last_hidden_state)
-
-    def tokenize(self, text: str) -> list[int]:
-        """Padded token ids with start and end."""
-        return [int(i) for i in _ids(self.pipeline.tokenizer, [text])[0]]
-
-    def token_positions(self, text: str, phrase: str) -> list[int]:
-        """Positions of the phrase's last occurrence."""
-        wanted = self.pipeline.tokenizer(phrase, add_special_tokens=False).input_ids
-        return find_phrase(self.tokenize(text), list(wanted))
-
-
-class StableDiffusionXLBase(StableDiffusionBase):
-    """Stable Diffusion XL: two encoders' penultimate states side by side, a pooled embedding and size ids."""
-
-    def _encode_texts(self, texts: list[str]) -> Encoded:
-        states, pooled = [], None
-        for tokenizer, encoder in ((self.pipeline.tokenizer, self.pipeline.text_encoder), (self.pipeline.tokenizer_2, self.pipeline.text_encoder_2)):
-            out = encoder(_ids(tokenizer, texts).to(encoder.device), output_hidden_states=True)
-            states.append(out.hidden_states[-2])
-            pooled = out[0]  # of the second encoder, projected
-        assert pooled is not None
-        return Encoded(torch.cat(states, -1), pooled)
-
-    def encode_unconditional(self, texts: Sequence[str]) -> Encoded:
-        """Zeros for the empty prompt where the pipeline was trained so; a negative prompt is encoded."""
-        encoded = self.encode(texts)
-        if not self.pipeline.config.force_zeros_for_empty_prompt or encoded.pooled is None:
-            return encoded
-        empty = torch.tensor([t == "" for t in texts], device=encoded.hidden.device)
-        return replace(encoded, hidden=encoded.hidden.masked_fill(empty[:, None, None], 0), pooled=encoded.pooled.masked_fill(empty[:, None], 0))
-
-    def _extra(self, encoded: Encoded, x_t: Tensor) -> dict[str, Any]:
-        height, width = (float(cells * self.factor) for cells in x_t.shape[-2:])
-        ids = torch.tensor([[height, width, 0.0, 0.0, height, width]], device=x_t.device, dtype=encoded.hidden.dtype)  # size, crop corner, size
-        return {"added_cond_kwargs": {"text_embeds": encoded.pooled, "time_ids": ids.expand(len(x_t), 6)}}
+from conceptbench.models.stable_diffusion import StableDiffusionBase, StableDiffusionXLBase
 
 
 def hash_tensors(tensors: dict[str, Tensor]) -> str:
@@ -96,7 +40,7 @@ def _config(module: Any) -> dict[str, Any]:
 def component_hashes(pipeline: Any) -> dict[str, str]:
     """Content hashes of everything in a pipeline that shapes its images."""
     hashes = {k: key_of({"weights": hash_tensors(v.state_dict()), "config": _config(v)}) for k, v in pipeline.components.items() if isinstance(v, nn.Module)}
-    hashes["pipeline"] = key_of({k: v for k, v in pipeline.config.items() if isinstance(v, (bool, int, float))})
+    hashes["pipeline"] = key_of({k: v for k, v in pipeline.config.items() if isinstance(v, (bool, int, float)) or k == "classes"})
     for name, part in pipeline.components.items():
         if name.startswith("tokenizer") and part is not None:
             hashes[name] = key_of({"vocabulary": part.get_vocab(), "special": part.special_tokens_map, "length": int(min(part.model_max_length, 10**6))})
@@ -105,38 +49,50 @@ def component_hashes(pipeline: Any) -> dict[str, str]:
     return hashes
 
 
+KINDS: dict[str, type[Base]] = {
+    "sd1": StableDiffusionBase,
+    "sd2": StableDiffusionBase,
+    "sdxl": StableDiffusionXLBase,
+    "ddpm": ClassDiffusionBase,
+    "cvae": CVAEBase,
+}
+
+
 def family_of(pipeline: Any) -> str:
-    """``sd1``, ``sd2`` or ``sdxl`` from a pipeline's structure.
+    """A family of :data:`KINDS` from a pipeline's structure.
 
     Raises:
         UserInputError: it is none of them.
     """
+    if isinstance(pipeline, ClassPipeline):
+        return pipeline.family
     if hasattr(pipeline, "text_encoder_2") and hasattr(pipeline, "unet"):
         return "sdxl"
     if not hasattr(pipeline, "unet") or not hasattr(pipeline, "text_encoder"):
-        raise UserInputError(f"{type(pipeline).__name__} is of no family that ConceptBench knows", "families: sd1, sd2, sdxl")
+        raise UserInputError(f"{type(pipeline).__name__} is of no family that ConceptBench knows", f"families: {', '.join(KINDS)}")
     return "sd2" if pipeline.unet.config.use_linear_projection else "sd1"
 
 
 def base_from_pipeline(pipeline: Any, id: str, *, revision: str = "", tier: str = "paper") -> Base:
-    """Wraps a loaded diffusers pipeline; a safety checker is taken off and that is noted."""
+    """Wraps a loaded pipeline; a safety checker is taken off and that is noted."""
     notes: tuple[str, ...] = ()
     if getattr(pipeline, "safety_checker", None) is not None:
         pipeline.safety_checker = None
         notes = ("the safety checker is off: it would black out images and bias every score",)
-    info = BaseInfo(
-        id, family_of(pipeline), revision, component_hashes(pipeline), notes, tier, int(pipeline.unet.config.sample_size * pipeline.vae_scale_factor)
-    )
-    kind = StableDiffusionXLBase if info.family == "sdxl" else StableDiffusionBase
-    return kind(info, pipeline)
+    family = family_of(pipeline)
+    base = KINDS[family](BaseInfo(id, family, revision, component_hashes(pipeline), notes, tier), pipeline)
+    base.info = replace(base.info, size=base.latent_shape(None)[1] * base.factor)
+    return base
 
 
 def load_pipeline(path_or_id: str, *, dtype: torch.dtype = torch.float32, revision: str | None = None) -> Any:
-    """Any diffusers text-to-image folder or hub id, as a pipeline, silently.
+    """Any diffusers text-to-image folder or hub id, or the folder of a class-conditional model, as a pipeline, silently.
 
     Raises:
         MissingWeightsError: it is neither a folder nor in the local hub cache while offline.
     """
+    if is_class_folder(Path(path_or_id)):
+        return ClassPipeline.from_pretrained(path_or_id, dtype)
     import diffusers
     import transformers
 

@@ -56,7 +56,7 @@ def denoise(
     if extra is not None:
         groups.append(base.encode(extra))
     encoded = Encoded.cat(groups).to(base.device, base.dtype)
-    scheduler = make_scheduler(base.pipeline.scheduler, sampler.scheduler)
+    scheduler = make_scheduler(base.pipeline.scheduler, sampler.scheduler, clip=base.clips)
     timesteps = timesteps_of(scheduler, sampler.steps, base.device)
     x = base.initial_noise(seeds, sampler.size) * scheduler.init_noise_sigma
     scale = torch.full((len(seeds), 1, 1, 1), sampler.guidance, device=base.device, dtype=base.dtype)

@@ -17,15 +17,16 @@ SCHEDULERS = {
 }
 
 
-def make_scheduler(own: Any, name: str) -> Any:
+def make_scheduler(own: Any, name: str, *, clip: bool = False) -> Any:
     """A fresh scheduler of the named kind with the betas and prediction type of the base's own.
 
     Args:
         own: the base pipeline's scheduler.
         name: a key of :data:`SCHEDULERS`.
+        clip: keep predicted clean samples in [-1, 1], where the scheduler can.
     """
     kind, extra = SCHEDULERS[name]
-    return getattr(diffusers, kind).from_config(own.config, clip_sample=False, **extra)
+    return getattr(diffusers, kind).from_config(own.config, clip_sample=clip, **extra)
 
 
 def step_takes_generator(scheduler: Any) -> bool:

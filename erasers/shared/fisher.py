@@ -6,6 +6,7 @@ All but :func:`fisher_of` asks for an objective per example only, whatever the m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -58,17 +59,16 @@ def fisher_of(
         generator: of the choice, and of the noise, one for each image and timestep.
         tick: called once an image.
     """
-    total = len(base.alphas)
+    total = base.timesteps
     times = (2 * torch.arange(timesteps) + 1) * total // (2 * timesteps)
     chosen = torch.randperm(len(images.texts), generator=generator)[:count].tolist()
 
     def elbo(i: int) -> Iterator[Tensor]:
         tick()
         for t in times.split(FISHER_ROWS):
-            noised = images.noised(base, torch.full_like(t, chosen[i]), t, torch.randn((len(t), *images.latents.shape[1:]), generator=generator))
-            predicted = base.predict(noised.x_t, noised.t, base.encode(noised.texts).to(base.device, base.dtype), to="native")
-            goal = base.native_goal(noised.x, noised.noise, noised.t)
-            yield ((predicted - goal) ** 2).mean((1, 2, 3)).sum() * (total / timesteps)
+            x = images.latents[chosen[i]].expand(len(t), *images.latents.shape[1:])
+            encoded = base.encode([images.texts[chosen[i]]] * len(t)).to(base.device, base.dtype)
+            yield base.objective(x, encoded, base.draws(x, generator, t)).sum() * (total / timesteps)
 
     with trainable(base, group) as parameters:
         return fisher_information(parameters, elbo, len(chosen))
@@ -79,7 +79,9 @@ def ewc_penalty(parameters: Mapping[str, Tensor], originals: Mapping[str, Tensor
     return torch.stack([(fisher[n] * (p - originals[n]).square()).sum() for n, p in parameters.items()]).sum() / 2
 
 
-def selective_amnesia_loss(forget: Tensor, replay: Tensor | None, penalty: Tensor | None, *, gamma: float, lam: float) -> Tensor:
+def selective_amnesia_loss(
+    forget: Tensor, replay: Tensor | None, penalty: Tensor | None, *, gamma: float, lam: float, reduction: Literal["mean", "sum"] = "mean"
+) -> Tensor:
     """E[l(x_q, c_f)] + gamma E[l(x_r, c_r)] + lambda penalty: what Heng and Soh 2023, eq. 4, maximise, with the other sign.
 
     Args:
@@ -88,11 +90,13 @@ def selective_amnesia_loss(forget: Tensor, replay: Tensor | None, penalty: Tenso
         penalty: scalar of :func:`ewc_penalty`; None for no penalty.
         gamma: weight of replay, 1 in the paper.
         lam: lambda.
+        reduction: ``sum`` over the batch in place of the mean, as in the authors' code of the autoencoder: lambda means less then.
 
     Returns:
         A scalar.
     """
-    total = forget.mean()
+    reduce = torch.mean if reduction == "mean" else torch.sum
+    total = reduce(forget)
     if replay is not None:
-        total = total + gamma * replay.mean()
+        total = total + gamma * reduce(replay)
     return total if penalty is None else total + lam * penalty

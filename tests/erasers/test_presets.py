@@ -10,6 +10,7 @@ import pytest
 from conceptbench.core.manifests import load_concepts, load_prompts
 from conceptbench.core.registry import ERASERS
 from conceptbench.engine.lineup import presets_of, resolve
+from conceptbench.models.families import KINDS
 
 SHIPPED = ("negative-prompt", "uce", "esd", "fmn", "sa", "kpop", "gcirs", "sepme", "ca", "sdd", "sld")
 PRESETS = [(name, preset) for name in SHIPPED for preset in presets_of(name)]
@@ -30,7 +31,7 @@ def texts_in(value: Any) -> Iterator[str]:
 def test_it_can_be_resolved_with_every_variant_and_kind(name, preset):
     keys = set(presets_of(name)[preset])
     variants = ERASERS.load(name).variants
-    assert "source" in keys and keys <= {"source", "all", "kinds", "variants", "sd1", "sd2", "sdxl"}
+    assert "source" in keys and keys <= {"source", "all", "kinds", "variants", *KINDS}
     assert set(presets_of(name)[preset].get("variants", {})) <= set(variants)
     assert set(presets_of(name)[preset].get("kinds", {})) <= {"identity", "object", "style", "explicit"}
     for variant in variants:

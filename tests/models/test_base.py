@@ -8,10 +8,11 @@ import torch
 from conceptbench.core.errors import MissingWeightsError, UserInputError
 from conceptbench.core.schemas import Sampler
 from conceptbench.models.conditions import Condition
-from conceptbench.models.families import base_from_pipeline, find_phrase, load_base, load_pipeline
+from conceptbench.models.families import base_from_pipeline, load_base, load_pipeline
 from conceptbench.models.groups import GROUPS
 from conceptbench.models.sampling import denoise
 from conceptbench.models.schedulers import SCHEDULERS
+from conceptbench.models.stable_diffusion import find_phrase
 
 SAMPLER = Sampler(steps=3, guidance=3.0)
 PROMPTS = ["ab c", "a", "b a c", "cc", "d"]

@@ -1,0 +1,1 @@
+"""The recipes' training, as ``conceptbench train`` runs it."""
