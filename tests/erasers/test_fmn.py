@@ -71,7 +71,8 @@ def test_captured_probabilities_are_those_of_the_eager_processor(base, processor
     with torch.no_grad():
         with cross_attention(base) as layers:
             base.predict(x_t, t, encoded)
-        expected = eager_maps(base, x_t, t, encoded.hidden, **base._extra(encoded, x_t))
+        extra = {k: v for k, v in base._arguments(encoded, x_t).items() if k != "encoder_hidden_states"}
+        expected = eager_maps(base, x_t, t, encoded.hidden, **extra)
     assert len(layers) == len(expected) == len(base.attention_sites())
     for layer, scores in zip(layers, expected, strict=True):
         assert torch.allclose(layer.probabilities(), scores, atol=1e-5)
