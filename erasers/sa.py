@@ -49,6 +49,8 @@ class SAConfig(TrainingConfig):
             of a class-conditional base.
         replay_retained: also replay the training texts of the retained concepts, as many images as of generic ones.
         replay_images: how many.
+        replay_draws: an autoencoder's images are the means of its pixels; draw the pixels anew in each step, as p(x | c) of the paper's
+            objective asks for. Its code takes the means, which teaches the model ever smoother images.
         fisher_images: how many of the generic images give the Fisher information, drawn at random.
         fisher_timesteps: evenly spaced, of the model's; all 1000 in the paper. The sum over fewer is scaled up to all of them, so that
             lambda keeps its meaning; what the noise adds to the square is then too large, at most by their ratio.
@@ -67,6 +69,7 @@ class SAConfig(TrainingConfig):
     replay_texts: tuple[str, ...] = GENERIC
     replay_retained: bool = False
     replay_images: int = Field(default=5000, ge=1)
+    replay_draws: bool = False
     fisher_images: int = Field(default=5000, ge=1)
     fisher_timesteps: int = Field(default=1000, ge=1)
 
@@ -181,7 +184,9 @@ class SelectiveAmnesia(Eraser[SAConfig]):
                 x, texts = forgotten()
                 if config.gamma:
                     rows = self._draw(len(replay.texts), config.batch, ctx)
-                    x, texts = torch.cat([x, replay.latents[rows]]), [*texts, *(replay.texts[i] for i in rows)]
+                    again = replay.latents[rows]
+                    again = base.redrawn(again, ctx.generator) if config.replay_draws else again
+                    x, texts = torch.cat([x, again]), [*texts, *(replay.texts[i] for i in rows)]
                 draws = base.draws(x, ctx.generator)  # every row has noise of its own, and a timestep unless they are shared
                 if config.same_timesteps:
                     draws = replace(draws, t=draws.t[: config.batch].repeat(len(x) // config.batch))

@@ -265,6 +265,10 @@ class Base(ABC):
     def latents_of(self, images: NDArray[np.uint8]) -> Tensor:
         """(N, H, W, 3) uint8 to scaled latents (N, C, h, w)."""
 
+    def redrawn(self, x: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG002 - families use it
+        """Draws of p(x | c) where ``sample`` gives its means, in latents (N, C, h, w); elsewhere x is a draw already and comes back."""
+        return x
+
     # -- sampling ----------------------------------------------------------------------------------------------------
     @abstractmethod
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int], sampler: Sampler, until: int | None = None) -> NDArray[np.uint8] | Tensor:

@@ -111,6 +111,10 @@ class CVAEBase(ClassConditional):
         """(N, H, W, 3) uint8 to pixels (N, C, H, W) in [0, 1]."""
         return self._pixels(images, self.network.config.channels)
 
+    def redrawn(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """A Bernoulli draw of every pixel: p(x | z, c) of the paper's decoder. x: means in [0, 1]."""
+        return torch.bernoulli(x.cpu(), generator=generator).to(x)
+
     @torch.inference_mode()
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int], sampler: Sampler, until: int | None = None) -> NDArray[np.uint8] | Tensor:
         """The decoder's means for one code a seed, whatever steps and guidance are; after all steps they are the latents."""

@@ -16,11 +16,12 @@ from conceptbench.classes import judges as judges_module
 from conceptbench.classes.datasets import ClassImages, load_images
 from conceptbench.classes.recipes import RECIPES, Recipe, recipe_of
 from conceptbench.classes.training import classifier as classifier_module
-from conceptbench.classes.training import generators, loop
+from conceptbench.classes.training import generators
 from conceptbench.classes.training.generators import build_pipeline, encoded, mean_objective, training_loss
 from conceptbench.classes.training.loop import Rows, fit
 from conceptbench.classes.training.run import Training, train
 from conceptbench.core.errors import MissingWeightsError, StoppedError, UserInputError
+from conceptbench.models import fitting
 from conceptbench.models.families import base_from_pipeline, load_pipeline
 
 DIGITS = tuple("0123456789")
@@ -193,7 +194,7 @@ def test_the_average_and_the_clipping(tmp_path):
 
 
 def test_weights_are_saved_every_so_often(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(fitting, "SAVE_SECONDS", -1.0)
     seen = []
     line(Recipe(network={}, batch=4, lr=0.1), tmp_path, lambda _: seen.append((tmp_path / "t.pt").exists()))
     assert seen == [False, True, True, True]

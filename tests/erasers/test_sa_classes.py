@@ -165,3 +165,21 @@ def test_shipped_presets(family, lam, steps):
     assert naive.naive and naive.surrogate == "own"
     with pytest.raises(UserInputError, match=f"esd-x cannot erase from family '{family}'"):
         resolve("esd-x:paper", family=family, tier="paper")
+
+
+@pytest.mark.parametrize("draws", [False, True])
+def test_replay_of_an_autoencoder_may_be_drawn_anew(monkeypatch, draws):
+    """Its images are means of pixels; draws of them are 0 or 1, other ones in each step, and as often 1 as the mean says."""
+    vae = classy.base("cvae")
+    calls = watched(monkeypatch, vae)
+    SelectiveAmnesia().erase(vae, REQUEST, config(lam=0.0, replay_draws=draws, steps=3, batch=400), Small())
+    replayed = torch.stack([x[400:] for x, *_ in calls])
+    whole = (replayed == replayed.round()).all()
+    assert bool(whole) == draws and not torch.equal(replayed[0], replayed[1])
+    assert all(((x[:400] > 0) & (x[:400] < 1)).any() for x, *_ in calls)  # surrogates are as they are
+    means = vae.latents_of(Small().images(ONE, 4))
+    seen = torch.stack([vae.redrawn(means, torch.Generator().manual_seed(s)) for s in range(2000)]).mean(0)
+    torch.testing.assert_close(seen, means, atol=0.06, rtol=0)
+    ddpm = classy.base("ddpm")
+    x = torch.rand(2, 1, 8, 8)
+    assert ddpm.redrawn(x, torch.Generator()) is x  # a draw already

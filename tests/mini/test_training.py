@@ -6,6 +6,7 @@ import torch
 from conceptbench.mini.training.judges import broken
 from conceptbench.mini.training.loop import Schedule, fit
 from conceptbench.mini.training.text import LENGTH, build_text_encoder, build_tokenizer
+from conceptbench.models import fitting
 
 
 def small_problem():
@@ -19,8 +20,9 @@ def small_problem():
     return model, loss
 
 
-def test_killed_and_resumed_training_gives_the_same_bytes(tmp_path):
-    schedule = Schedule(steps=40, lr=1e-2, save_every=10)
+def test_killed_and_resumed_training_gives_the_same_bytes(tmp_path, monkeypatch):
+    schedule = Schedule(steps=40, lr=1e-2)
+    monkeypatch.setattr(fitting, "SAVE_SECONDS", -1.0)
     model, loss = small_problem()
     whole = fit(model, loss, schedule, state=tmp_path / "a.pt", seed=1, name="a")
     model, loss = small_problem()

@@ -1,31 +1,19 @@
-"""The training loop: Adam, resumable, on a CPU reproducible to the byte from a seed, with an average of the weights."""
+"""Training on labelled images by a recipe: which of them a step sees."""
 
 from __future__ import annotations
 
-import pickle
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from conceptbench.classes.recipes import Recipe
-from conceptbench.core.errors import StoppedError, UserInputError
-from conceptbench.core.files import atomic_path
-
-SAVE_SECONDS = 60.0
-TELL_SECONDS = 10.0
+from conceptbench.models import fitting
+from conceptbench.models.fitting import Fitting, generator_at
 
 Loss = Callable[[Tensor, torch.Generator], Tensor]
 """Scalar loss of the examples with these indices (N,), from a generator that is fresh for the step."""
-
-
-def generator_at(seed: int, step: int) -> torch.Generator:
-    """The generator of one step: a resumed training draws what an uninterrupted one would have drawn."""
-    return torch.Generator().manual_seed(seed * 1_000_003 + step)
 
 
 class Rows:
@@ -44,21 +32,6 @@ class Rows:
         return self._order[part * self.batch : (part + 1) * self.batch]
 
 
-def _write(state: dict[str, Any], path: Path) -> None:
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
-
-
-def _read(path: Path, key: str, device: torch.device) -> dict[str, Any]:
-    try:
-        saved: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        raise UserInputError(f"cannot read {path}: {str(error).partition(chr(10))[0]}", "delete it to begin again") from error
-    if saved.get("key") != key:
-        raise UserInputError(f"{path} is of another training", "choose another --output, or delete the file to begin again")
-    return saved
-
-
 def fit(
     network: nn.Module,
     loss: Loss,
@@ -72,7 +45,7 @@ def fit(
     name: str,
     check: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, Tensor], float]:
-    """Trains a network in place.
+    """Trains a network in place with Adam; see :func:`conceptbench.models.fitting.fit` for what is not explained here.
 
     Args:
         network: what is optimised.
@@ -80,72 +53,16 @@ def fit(
         recipe: batch, rate, average and clipping.
         examples: how many there are.
         steps: of the optimiser.
-        state: file with weights, optimiser and step; if it is there, training goes on from it.
-        key: of the training; a file of another one is refused.
+        state: file of the training.
+        key: of the training.
         seed: of all draws.
         name: shown in progress lines.
-        check: called after each step; raises StoppedError to stop, and what was done is saved first.
+        check: called after each step.
 
     Returns:
-        The weights to keep, the averaged ones where the recipe has an average, and the running mean of the loss.
-
-    Raises:
-        UserInputError: the file is of another training, or not readable.
-        StoppedError: as ``check`` raises it.
+        The weights to keep and the running mean of the loss.
     """
-    device = next(network.parameters()).device
-    network.train().requires_grad_(True)
-    optimiser = torch.optim.Adam(network.parameters(), lr=recipe.lr)
-    average = {k: v.detach().clone() for k, v in network.state_dict().items()}
-    first, shown = 0, 0.0
-    if state.exists():
-        saved = _read(state, key, device)
-        network.load_state_dict(saved["network"])
-        optimiser.load_state_dict(saved["optimiser"])
-        average, first, shown = saved["average"], saved["step"], saved["loss"]
-        _tell(f"{name}: goes on from step {first}")
+    network.requires_grad_(True)
     rows = Rows(examples, recipe.batch, seed)
-    begin = told = kept = time.monotonic()
-
-    def keep(step: int) -> None:
-        parts = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "average": average}
-        _write({**parts, "step": step, "loss": shown, "key": key}, state)
-
-    for step in range(first, steps):
-        torch.manual_seed(seed * 1_000_003 + step)  # dropout draws from the global generator
-        optimiser.zero_grad(set_to_none=True)
-        value = loss(rows.at(step), generator_at(seed, step))
-        value.backward()  # type: ignore[no-untyped-call]
-        if recipe.clip is not None:
-            nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
-        optimiser.step()
-        _follow(average, network, min(recipe.ema, (step + 1) / (step + 10)))
-        shown = float(value.detach()) if step == 0 else 0.99 * shown + 0.01 * float(value.detach())
-        now = time.monotonic()
-        if now - told > TELL_SECONDS:
-            _tell(f"{name}: step {step + 1} of {steps}, loss {shown:.4g}, {(now - begin) / (step + 1 - first):.3g} s a step")
-            told = now
-        try:
-            check()
-        except StoppedError:
-            keep(step + 1)
-            raise
-        if now - kept > SAVE_SECONDS or step + 1 == steps:
-            keep(step + 1)
-            kept = now
-    return average, shown
-
-
-@torch.no_grad()
-def _follow(average: dict[str, Tensor], network: nn.Module, decay: float) -> None:
-    """Moves the average towards the weights; without decay it is a copy of them. Counts and the like are copied."""
-    for name, tensor in network.state_dict().items():
-        if tensor.is_floating_point() and decay:
-            average[name].lerp_(tensor, 1 - decay)
-        else:
-            average[name].copy_(tensor)
-
-
-def _tell(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+    how = Fitting(steps, lambda parameters: torch.optim.Adam(parameters, lr=recipe.lr), ema=recipe.ema, clip=recipe.clip)
+    return fitting.fit(network, lambda step, generator: loss(rows.at(step), generator), how, state=state, key=key, seed=seed, name=name, check=check)

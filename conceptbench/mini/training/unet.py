@@ -17,7 +17,7 @@ from conceptbench.mini.training.text import WIDTH
 
 SEED = 13
 BATCH = 64
-SCHEDULE = Schedule(steps=3600, lr=1.2e-3, ema=0.9995, save_every=200, replanned=(2000, 6000))
+SCHEDULE = Schedule(steps=3600, lr=1.2e-3, ema=0.9995, replanned=(2000, 6000))
 CAPTION_DROPOUT = 0.1
 MIN_SNR = 5.0
 
@@ -90,7 +90,7 @@ def train_unet(work: Path, steps: int | None = None) -> Path:
         weight = snr[t].clamp(max=MIN_SNR) / snr[t]  # min-SNR weighting (Hang et al. 2023) of the noise error
         return ((predicted - noise) ** 2).mean((1, 2, 3)).mul(weight).mean()
 
-    schedule = SCHEDULE if steps is None else Schedule(steps, SCHEDULE.lr, ema=SCHEDULE.ema, save_every=SCHEDULE.save_every)
+    schedule = SCHEDULE if steps is None else Schedule(steps, SCHEDULE.lr, ema=SCHEDULE.ema)
     unet.load_state_dict(fit(unet, loss, schedule, state=work / "unet.pt", seed=SEED, name="unet"))
     return save_pipeline(work, unet.eval())
 
