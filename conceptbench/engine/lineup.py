@@ -182,7 +182,9 @@ def config_for(
 
 
 def _written(value: Any) -> str:
-    """An option's value so that it can be read again."""
+    """An option's value so that it can be read again; whole numbers without a point."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        value = int(value)
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -92,23 +92,43 @@ def test_scatter_turns_rates_upwards_and_leaves_out_what_is_none():
     (point,) = scatter.points_of(rows, "psr-1", "ner", ["base", "a"])
     assert (point.label, point.kept, point.kept_range) == ("base", 0.9, (0.8, 1.0))
     assert point.erased == pytest.approx(0.3) and point.erased_range == pytest.approx((0.1, 0.4))
-    assert scatter.axis_name(rows, "ner", "target") == "100 − ner" and scatter.axis_name(rows, "psr-1", "retained") == "psr-1"
+    assert scatter.axis_of(rows, "ner", "target").title == "100 − ner %" and scatter.axis_of(rows, "psr-1", "retained").title == "psr-1 %"
 
 
 def test_scatter_draws_where_the_values_are():
     points = [scatter.Point(HOSTILE, 0.25, (0.0, 1.0), 0.75, (None, None)), scatter.Point("b", 1.0, (None, None), 0.0, (None, None))]
-    root = drawn(scatter.scatter_svg(points, "k", HOSTILE, {"b": "#123456"}))
+    root = drawn(scatter.scatter_svg(points, scatter.Axis("k"), scatter.Axis(HOSTILE), {"b": "#123456"}))
     circles = list(root.iter(f"{SVG}circle"))
     (x0, y0), (x1, y1) = [(float(c.get("cx")), float(c.get("cy"))) for c in circles]
     left, right, top, bottom = scatter.LEFT, scatter.WIDTH - scatter.RIGHT, scatter.TOP, scatter.HEIGHT - scatter.BOTTOM
     assert (x0, y0) == pytest.approx((left + 0.25 * (right - left), bottom - 0.75 * (bottom - top))) and (x1, y1) == pytest.approx((right, bottom))
     assert circles[1].get("fill") == "#123456" and root.find(f".//{SVG}script") is None
-    assert any(HOSTILE in t for t in texts(root)) and scatter.scatter_svg([], "k", "e", {}) == ""
+    assert any(HOSTILE in t for t in texts(root)) and scatter.scatter_svg([], scatter.Axis("k"), scatter.Axis("e"), {}) == ""
 
 
-def test_no_point_for_numbers_that_are_no_rates():
-    rows = [row("a", "clip", "retained", "*", 31.0, unit="score"), row("a", "esr-1", "target", "*", 0.5)]
-    assert scatter.points_of(rows, "clip", "esr-1", ["a"]) == []
+def test_scatter_of_other_units_runs_towards_the_better_end():
+    rows = [
+        *(row(who, "fid", "retained", "*", v, better="lower", unit="distance") for who, v in (("a", 20.0), ("b", 120.0))),
+        *(row(who, "entropy", "target", "*", v, v - 0.1, v + 0.1, unit="nats") for who, v in (("a", 2.0), ("b", 1.0))),
+        row("c", "fid", "retained", "*", None, better="lower", unit="distance"),
+    ]
+    points = scatter.points_of(rows, "fid", "entropy", ["a", "b", "c"])
+    assert [(p.label, p.kept, p.erased) for p in points] == [("a", 20.0, 2.0), ("b", 120.0, 1.0)]
+    kept, erased = scatter.axis_of(rows, "fid", "retained"), scatter.axis_of(rows, "entropy", "target")
+    assert (kept.low, kept.high, kept(15.0), kept(125.0)) == (15.0, 125.0, 1.0, 0.0) and not kept.rate
+    assert (erased.low, erased.high) == pytest.approx((0.84, 2.16)) and erased(2.16) == 1.0
+    root = drawn(scatter.scatter_svg(points, kept, erased, {}))
+    (xa, ya), (xb, yb) = [(float(c.get("cx")), float(c.get("cy"))) for c in root.iter(f"{SVG}circle")]
+    assert xa > xb and ya < yb  # less FID and more entropy: to the upper right
+    assert "kept: fid  →" in texts(root) and {"40", "120"} <= set(texts(root))
+    assert any(t.text == "a: kept 20, erased 2" for t in root.iter(f"{SVG}title"))
+
+
+def test_labels_of_a_sweep_can_be_told_apart():
+    names = ["base", "sa-full:mini,lam=1", "sa-full:mini,gamma=0,lam=1", "sa-full:mini,gamma=0,lam=100"]
+    points = [scatter.Point(n, 0.5, (None, None), 0.5, (None, None)) for n in names]
+    shown = texts(drawn(scatter.scatter_svg(points, scatter.Axis("k"), scatter.Axis("e"), {})))
+    assert {"base", "sa-full:mini,lam=1", "…lam=1", "…lam=100"} <= set(shown)
 
 
 # -- matrix --------------------------------------------------------------------------------------------------------------

@@ -266,10 +266,11 @@ def test_pair_metrics_have_no_base_and_break_nothing(world):
     assert cells[0] == "" and all(re.match(r"0\.\d{3}", c) and "Δ" not in c for c in cells[1:])
 
 
-def test_a_headline_that_is_no_rate_gives_no_matrix_and_no_scatter(tmp_path):
+def test_a_headline_that_is_no_rate_gives_no_matrix_and_a_scatter_in_its_units(tmp_path):
     page = World(tmp_path, headline=("esr-1", "lpips")).page()
     labels = [s.attrs["aria-label"] for s in page.all("svg")]
-    assert not any("against" in x for x in labels) and "lpips by concept and eraser" in labels and not list(page.all("table", "matrix"))
+    assert "lpips by concept and eraser" in labels and not list(page.all("table", "matrix"))
+    assert any("against" in x for x in labels) and "kept: lpips  →" in page.text
 
 
 def test_bars_curves_and_scatter_are_there_once_a_task(world):
