@@ -13,7 +13,6 @@ import torch
 from benchmarks import erasers, esd, judging, matmul, measuring, overhead, plan, run, sampling
 from benchmarks.measuring import ForwardClock, Row, Settings, alternate, planned
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 from world import write_suite
 
 from conceptbench.core.errors import UserInputError
@@ -115,7 +114,7 @@ def test_layers_as_products_have_the_flops_that_torch_counts(settings):
     base, made = planned(settings)
     forward = matmul.one_forward(base, made.distinct_base_images()[:3])
     assert len(forward["sample"]) == base.exact_rows  # a real sampling forward, padding included
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+    with torch.inference_mode(), matmul.flop_counter() as counter:
         base.unet(**forward)
     counts = {str(k): v for k, v in counter.get_flop_counts()["Global"].items()}
     layers = sum(counts[k] for k in ("aten.convolution", "aten.addmm", "aten.mm") if k in counts)

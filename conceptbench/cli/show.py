@@ -48,7 +48,7 @@ def _eraser(name: str) -> str:
         "presets": presets_of(name),
         "from": ERASERS.origin(name),
     }
-    return yaml.safe_dump(json.loads(json.dumps(card)), sort_keys=False, width=120).rstrip()
+    return yaml.safe_dump(json.loads(json.dumps(card, default=lambda nested: nested.model_dump(mode="json"))), sort_keys=False, width=120).rstrip()
 
 
 def _metric(name: str) -> str:

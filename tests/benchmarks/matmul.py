@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
 
 from benchmarks.measuring import ForwardClock, Row, Settings, median_seconds, middle, planned, spaced
 from conceptbench.engine.images import ImageSpec
@@ -147,10 +147,15 @@ def one_forward(base: Base, specs: Sequence[ImageSpec]) -> dict[str, Any]:
     return seen[0]
 
 
+def flop_counter() -> FlopCounterMode:
+    """Torch's counter; it does not know by itself the attention that torch may choose on a CPU."""
+    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop})
+
+
 @torch.inference_mode()
 def flops_of(base: Base, forward: dict[str, Any]) -> int:
     """FLOPs of a forward, as torch counts them."""
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         base.unet(**forward)
     return counter.get_total_flops()
 

@@ -21,8 +21,8 @@ from conceptbench.classes.training.generators import build_pipeline, encoded, me
 from conceptbench.classes.training.loop import Rows, fit
 from conceptbench.classes.training.run import Training, train
 from conceptbench.core.errors import MissingWeightsError, StoppedError, UserInputError
-from conceptbench.models import fitting
 from conceptbench.models.families import base_from_pipeline, load_pipeline
+from conceptbench.training import fitting
 
 DIGITS = tuple("0123456789")
 SMALL = {

@@ -10,7 +10,7 @@ from conceptbench.core.manifests import find_manifest, load_suite
 from conceptbench.core.results import from_csv
 
 SUITES = ("sa-digits", "sa-digits-ablation", "sa-mnist", "sa-cifar10", "sa-stl10")
-QUICK = "sa:mini,surrogate_images=50,replay_images=200,fisher_images=20"
+QUICK = "sa:mini,gamma=1,surrogate_images=50,replay_images=200,fisher_images=20"
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def rows_of(output):
 
 
 def test_a_digit_is_forgotten(small, tmp_path, cli):
-    arguments = ["run", str(small), "-e", f"{QUICK},steps=400", "--store", str(tmp_path / "s"), "--output", str(tmp_path / "o")]
+    arguments = ["run", str(small), "-e", f"{QUICK},steps=800", "--store", str(tmp_path / "s"), "--output", str(tmp_path / "o")]
     code, _, err = cli(*arguments)
     assert code == 0, err
     rows = rows_of(tmp_path / "o")

@@ -6,7 +6,7 @@ import torch
 from conceptbench.mini.training.judges import broken
 from conceptbench.mini.training.loop import Schedule, fit
 from conceptbench.mini.training.text import LENGTH, build_text_encoder, build_tokenizer
-from conceptbench.models import fitting
+from conceptbench.training import fitting
 
 
 def small_problem():

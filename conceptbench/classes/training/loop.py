@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from conceptbench.classes.recipes import Recipe
-from conceptbench.models import fitting
-from conceptbench.models.fitting import Fitting, generator_at
+from conceptbench.training import fitting
+from conceptbench.training.fitting import Fitting, generator_at
 
 Loss = Callable[[Tensor, torch.Generator], Tensor]
 """Scalar loss of the examples with these indices (N,), from a generator that is fresh for the step."""
@@ -45,7 +45,7 @@ def fit(
     name: str,
     check: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, Tensor], float]:
-    """Trains a network in place with Adam; see :func:`conceptbench.models.fitting.fit` for what is not explained here.
+    """Trains a network in place with Adam; see :func:`conceptbench.training.fitting.fit` for what is not explained here.
 
     Args:
         network: what is optimised.

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from conceptbench.core.files import key_of
-from conceptbench.models import fitting
-from conceptbench.models.fitting import Fitting
+from conceptbench.training import fitting
+from conceptbench.training.fitting import Fitting
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,192 @@
+"""Fills a table: for every cell the published number and the one measured result row that it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from conceptbench.core.errors import NotComparableError, UserInputError
+from conceptbench.core.results import TIMED_FIELDS, ResultRow
+from conceptbench.leaderboard.published import LEVELS, Cell
+from conceptbench.leaderboard.specs import RUN, Line, TableSpec, Tier, cells_of, conditions_of, matches, published_of
+
+Dumped = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measured number as the table shows it, already scaled.
+
+    Attributes:
+        value: None where the row has none; ``reason`` says why.
+        low, high: the 95 % interval; None where there is none.
+        spread: what stands behind ±; None if it is not shown.
+        digits: behind the point.
+        row: where it is from.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    spread: float | None
+    digits: int
+    row: ResultRow
+
+
+@dataclass(frozen=True)
+class TableCell:
+    """One cell.
+
+    Attributes:
+        row, column: labels.
+        published: None where there is no published table.
+        measured: None where no result row is there.
+    """
+
+    row: str
+    column: str
+    published: Cell | None
+    measured: Measured | None
+
+    @property
+    def outside(self) -> bool | None:
+        """Whether the published number is outside of the measured interval; None where either is missing."""
+        m, p = self.measured, self.published
+        if m is None or p is None or m.low is None or m.high is None:
+            return None
+        half = 0.5 * 10.0 ** -len(p.text.partition(".")[2])  # printed numbers are rounded
+        return not m.low - half <= p.value <= m.high + half
+
+
+@dataclass(frozen=True)
+class FilledTable:
+    """A table with what there is.
+
+    Attributes:
+        spec, tier: which.
+        cells: row by row.
+    """
+
+    spec: TableSpec
+    tier: Tier
+    cells: tuple[TableCell, ...]
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """Labels of the rows, in order."""
+        return tuple(dict.fromkeys(line.label for line in self.spec.lines("rows", self.tier) if line.label in {c.row for c in self.cells}))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Labels of the columns, in order."""
+        return tuple(dict.fromkeys(line.label for line in self.spec.lines("columns", self.tier) if line.label in {c.column for c in self.cells}))
+
+    @property
+    def measured(self) -> list[ResultRow]:
+        """The result rows behind it."""
+        return [c.measured.row for c in self.cells if c.measured is not None]
+
+    def cell(self, row: str, column: str) -> TableCell | None:
+        """The cell with these labels; None if the table has none there."""
+        return next((c for c in self.cells if (c.row, c.column) == (row, column)), None)
+
+    def methods(self, cell: TableCell) -> tuple[str, tuple[str, str]]:
+        """The method of a cell, and the rest of its labels: cells with the same rest are ranked against each other."""
+        axis, _, level = self.spec.methods.partition(".")
+        levels = {"rows": cell.row.split(LEVELS), "columns": cell.column.split(LEVELS)}
+        method = levels[axis].pop(int(level))
+        return method, (LEVELS.join(levels["rows"]), LEVELS.join(levels["columns"]))
+
+
+def fill(spec: TableSpec, tier: Tier, results: Mapping[str, Sequence[ResultRow]], *, force: bool = False) -> FilledTable:
+    """Finds the result row of every cell.
+
+    Args:
+        spec: the table.
+        tier: which of its forms.
+        results: id of a run -> its rows; runs that are missing leave cells empty.
+        force: let rows of different protocol or suite version share a column.
+
+    Raises:
+        UserInputError: several rows fit a cell; the fields by which they differ are named.
+        NotComparableError: a column would mix protocols or major versions of a suite.
+    """
+    spec.tier(tier)
+    published, pool = published_of(spec), _pool(results)
+    cells = []
+    for row, column in cells_of(spec, tier):
+        printed = None if published is None else published.cell(row.label, column.label)
+        found = _the_row(pool, spec, tier, row, column)
+        cells.append(TableCell(row.label, column.label, printed, None if found is None else _measured(found, row, column, printed)))
+    table = FilledTable(spec, tier, tuple(cells))
+    if not force:
+        _check_comparable(table)
+    return table
+
+
+def _pool(results: Mapping[str, Sequence[ResultRow]]) -> list[tuple[Dumped, ResultRow]]:
+    return [({RUN: run, **row.model_dump()}, row) for run, rows in results.items() for row in rows]
+
+
+def _the_row(pool: Sequence[tuple[Dumped, ResultRow]], spec: TableSpec, tier: Tier, row: Line, column: Line) -> ResultRow | None:
+    where = conditions_of(spec, tier, row, column)
+    found: dict[str, tuple[Dumped, ResultRow]] = {}
+    for values, one in pool:
+        if matches(values, where):
+            found.setdefault(one.model_copy(update=dict.fromkeys(TIMED_FIELDS)).model_dump_json(), (values, one))  # the base is in every run of a suite
+    if len(found) > 1:
+        several = [values for values, _ in found.values()]
+        names = [k for k in several[0] if len({str(v[k]) for v in several}) > 1]
+        shown = "; ".join(f"{k}: {', '.join(dict.fromkeys(str(v[k]) for v in several))}" for k in names[:6])
+        raise UserInputError(
+            f"table {spec.id}: {len(several)} result rows fit the cell {row.label!r}, {column.label!r}; they differ in {shown}",
+            "add one of these fields to the `where` of the row or the column",
+        )
+    return next((one for _, one in found.values()), None)
+
+
+def _measured(row: ResultRow, line: Line, column: Line, printed: Cell | None) -> Measured:
+    """Scale, digits and spread as the published number has them, unless the spec says otherwise."""
+
+    def option(name: str) -> Any:
+        own = column.option(name)
+        return line.option(name) if own is None else own
+
+    scale = option("scale")
+    if scale is None:
+        scale = 100.0 if row.unit == "rate" and (printed is None or printed.unit == "%") else 1.0
+    digits = option("digits")
+    if digits is None:
+        digits = len(printed.text.partition(".")[2]) if printed is not None else 1 if row.unit == "rate" else 3
+    field = option("value") or "value"
+    spread = option("spread")
+    spread = (printed is not None and printed.spread is not None) if spread is None else spread
+    ends = {"value": ("ci_low", "ci_high"), "delta": ("delta_low", "delta_high")}.get(field, (None, None))
+    low, high = (None if end is None else getattr(row, end) for end in ends)
+
+    def scaled(value: Any) -> float | None:
+        return None if value is None else scale * float(value)
+
+    return Measured(scaled(getattr(row, field)), scaled(low), scaled(high), scaled(row.spread) if spread else None, digits, row)
+
+
+def _check_comparable(table: FilledTable) -> None:
+    """No column mixes protocols of one metric or major versions of a suite; where rows stand apart, each first level is on its own."""
+    seen: dict[tuple[str, ...], tuple[TableCell, str]] = {}
+    for cell in table.cells:
+        if cell.measured is None:
+            continue
+        row = cell.measured.row
+        group = (cell.row.split(LEVELS)[0],) if table.spec.apart else ()
+        for key, text in (
+            ((*group, cell.column, row.metric, "protocol"), row.protocol),
+            ((*group, row.suite, "version"), row.suite_version.partition(".")[0]),
+            ((*group, "status"), "development" if row.status == "development" else "held out"),
+        ):
+            first, other = seen.setdefault(key, (cell, text))
+            if other != text:
+                raise NotComparableError(
+                    f"table {table.spec.id}: {key[-1]} is {other} in {first.row!r}, {first.column!r} and {text} in {cell.row!r}, {cell.column!r}",
+                    "such numbers do not compare; --force shows them side by side",
+                )
