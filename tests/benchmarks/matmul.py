@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from benchmarks.measuring import ForwardClock, Row, Settings, median_seconds, middle, planned, spaced
 from conceptbench.engine.images import ImageSpec
@@ -149,7 +149,11 @@ def one_forward(base: Base, specs: Sequence[ImageSpec]) -> dict[str, Any]:
 
 def flop_counter() -> FlopCounterMode:
     """Torch's counter; it does not know by itself the attention that torch may choose on a CPU."""
-    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop})
+
+    def attention(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
+        return int(sdpa_flop_count(q, k, v))
+
+    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention})
 
 
 @torch.inference_mode()
