@@ -56,7 +56,16 @@ def run(
 
 
 def carry_out(
-    base: Base, plan: Plan, folder: Path, store: Path, *, batch: int = 32, shard: Shard | None = None, collect: bool = False, save_every: float = 20.0
+    base: Base,
+    plan: Plan,
+    folder: Path,
+    store: Path,
+    *,
+    batch: int = 32,
+    shard: Shard | None = None,
+    collect: bool = False,
+    save_every: float = 20.0,
+    show: bool = True,
 ) -> None:
     """Runs a plan and shows what came out of it; with ``collect`` it makes nothing and scores what the store has."""
     from conceptbench.core.errors import WriteError
@@ -74,11 +83,11 @@ def carry_out(
         outcome = runner.run()
     with contextlib.suppress(WriteError):  # of use for the next plan only
         record_rates(where, plan, outcome, session, base.device)
-    finish(runner, folder)
+    finish(runner, folder, show=show)
 
 
-def finish(runner: Runner, folder: Path) -> None:
-    """Writes a run's tables and page, prints the leaderboard, and says what there is to say.
+def finish(runner: Runner, folder: Path, *, show: bool = True) -> None:
+    """Writes a run's tables and page, prints the leaderboard if it shall be shown, and says what there is to say.
 
     Raises:
         typer.Exit: with code 3 if a unit failed.
@@ -97,7 +106,8 @@ def finish(runner: Runner, folder: Path) -> None:
             write_results(outcome, runner.measures.judges, folder, runner.store)
         with session.journal.stage("report", suite.name):
             report_from_results(folder, runner.store)
-        _print_table(outcome.rows, suite.headline.erased, suite.headline.kept)
+        if show:
+            _print_table(outcome.rows, suite.headline.erased, suite.headline.kept)
         print(f"{made}; results in {folder}/ (open report.html)", file=sys.stderr)
     for note in work.notes:
         print(f"note: {note}", file=sys.stderr)
