@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -129,39 +130,59 @@ def _pool(results: Mapping[str, Sequence[ResultRow]]) -> list[tuple[Dumped, Resu
     return [({RUN: run, **row.model_dump()}, row) for run, rows in results.items() for row in rows]
 
 
+def _option(row: Line, column: Line, name: str) -> Any:
+    """An option of a cell: the column's, else the row's."""
+    own = column.option(name)
+    return row.option(name) if own is None else own
+
+
 def _the_row(pool: Sequence[tuple[Dumped, ResultRow]], spec: TableSpec, tier: Tier, row: Line, column: Line) -> ResultRow | None:
     where = conditions_of(spec, tier, row, column)
     found: dict[str, tuple[Dumped, ResultRow]] = {}
     for values, one in pool:
         if matches(values, where):
             found.setdefault(one.model_copy(update=dict.fromkeys(TIMED_FIELDS)).model_dump_json(), (values, one))  # the base is in every run of a suite
+    combine = _option(row, column, "combine")
+    if combine is not None and found:
+        return _combined([one for _, one in found.values()], mean=combine == "mean")
     if len(found) > 1:
         several = [values for values, _ in found.values()]
         names = [k for k in several[0] if len({str(v[k]) for v in several}) > 1]
         shown = "; ".join(f"{k}: {', '.join(dict.fromkeys(str(v[k]) for v in several))}" for k in names[:6])
         raise UserInputError(
             f"table {spec.id}: {len(several)} result rows fit the cell {row.label!r}, {column.label!r}; they differ in {shown}",
-            "add one of these fields to the `where` of the row or the column",
+            "add one of these fields to the `where` of the row or the column, or say `combine: sum` or `mean`",
         )
     return next((one for _, one in found.values()), None)
 
 
+def _combined(rows: Sequence[ResultRow], *, mean: bool) -> ResultRow:
+    """The sum or mean of independent rows; half-widths of intervals add up as squares. Without a value if one of them has none."""
+    share = 1 / len(rows) if mean else 1.0
+    counts = {name: sum(getattr(r, name) for r in rows) for name in ("n_planned", "n_scored", "n_failed", "clusters")}
+    values = [r.value for r in rows if r.value is not None]
+    if len(values) < len(rows):
+        return rows[0].model_copy(update={**counts, "value": None, "ci_low": None, "ci_high": None, "reason": "one of the rows behind it has no value"})
+    total = share * math.fsum(values)
+    below, above = (_half_width([(r.value, getattr(r, end)) for r in rows], share) for end in ("ci_low", "ci_high"))
+    ends = {"ci_low": None, "ci_high": None} if below is None or above is None else {"ci_low": total - below, "ci_high": total + above}
+    return rows[0].model_copy(update={**counts, "value": total, **ends, "delta": None, "spread": None, "concept": "*" if len(rows) > 1 else rows[0].concept})
+
+
+def _half_width(pairs: Sequence[tuple[float | None, float | None]], share: float) -> float | None:
+    gaps = [abs(end - value) for value, end in pairs if value is not None and end is not None]
+    return share * math.sqrt(math.fsum(g * g for g in gaps)) if len(gaps) == len(pairs) else None
+
+
 def _measured(row: ResultRow, line: Line, column: Line, printed: Cell | None) -> Measured:
     """Scale, digits and spread as the published number has them, unless the spec says otherwise."""
-
-    def option(name: str) -> Any:
-        own = column.option(name)
-        return line.option(name) if own is None else own
-
-    scale = option("scale")
+    scale, digits, spread = (_option(line, column, name) for name in ("scale", "digits", "spread"))
     if scale is None:
         scale = 100.0 if row.unit == "rate" and (printed is None or printed.unit == "%") else 1.0
-    digits = option("digits")
     if digits is None:
         digits = len(printed.text.partition(".")[2]) if printed is not None else 1 if row.unit == "rate" else 3
-    field = option("value") or "value"
-    spread = option("spread")
     spread = (printed is not None and printed.spread is not None) if spread is None else spread
+    field = _option(line, column, "value") or "value"
     ends = {"value": ("ci_low", "ci_high"), "delta": ("delta_low", "delta_high")}.get(field, (None, None))
     low, high = (None if end is None else getattr(row, end) for end in ends)
 

@@ -37,6 +37,7 @@ class Entry(Strict):
         scale: factor of it; None: 100 for a rate, if the published number is in per cent or there is none, else 1.
         digits: behind the point; None: as the published number has.
         spread: whether ``spread`` is shown behind ±.
+        combine: several result rows fit, and their ``sum`` or ``mean`` is shown; the interval takes them for independent.
     """
 
     label: Label
@@ -48,6 +49,7 @@ class Entry(Strict):
     scale: float | None = None
     digits: int | None = Field(default=None, ge=0, le=9)
     spread: bool | None = None
+    combine: Literal["sum", "mean"] | None = None
 
     def conditions(self, tier: Tier) -> Where:
         """All conditions in a tier."""
