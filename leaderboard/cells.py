@@ -10,7 +10,7 @@ from typing import Any
 from conceptbench.core.errors import NotComparableError, UserInputError
 from conceptbench.core.results import TIMED_FIELDS, ResultRow
 from conceptbench.leaderboard.published import LEVELS, Cell
-from conceptbench.leaderboard.specs import RUN, Line, TableSpec, Tier, cells_of, conditions_of, matches, published_of
+from conceptbench.leaderboard.specs import RUN, Combine, Line, TableSpec, Tier, cells_of, conditions_of, matches, published_of
 
 Dumped = Mapping[str, Any]
 
@@ -144,34 +144,48 @@ def _the_row(pool: Sequence[tuple[Dumped, ResultRow]], spec: TableSpec, tier: Ti
             found.setdefault(one.model_copy(update=dict.fromkeys(TIMED_FIELDS)).model_dump_json(), (values, one))  # the base is in every run of a suite
     combine = _option(row, column, "combine")
     if combine is not None and found:
-        return _combined([one for _, one in found.values()], mean=combine == "mean")
+        return _combined([one for _, one in found.values()], combine)
     if len(found) > 1:
         several = [values for values, _ in found.values()]
         names = [k for k in several[0] if len({str(v[k]) for v in several}) > 1]
         shown = "; ".join(f"{k}: {', '.join(dict.fromkeys(str(v[k]) for v in several))}" for k in names[:6])
         raise UserInputError(
             f"table {spec.id}: {len(several)} result rows fit the cell {row.label!r}, {column.label!r}; they differ in {shown}",
-            "add one of these fields to the `where` of the row or the column, or say `combine: sum` or `mean`",
+            "add one of these fields to the `where` of the row or the column, or say how they `combine`",
         )
     return next((one for _, one in found.values()), None)
 
 
-def _combined(rows: Sequence[ResultRow], *, mean: bool) -> ResultRow:
-    """The sum or mean of independent rows; half-widths of intervals add up as squares. Without a value if one of them has none."""
-    share = 1 / len(rows) if mean else 1.0
+def _combined(rows: Sequence[ResultRow], how: Combine) -> ResultRow:
+    """Several independent rows as one; half-widths of intervals add up as squares. Without a value if one of them has none."""
+    if how.startswith("contrast"):  # the row over all targets repeats them
+        rows = [r for r in rows if (r.role, r.concept) != ("target", "*")]
+    weights = _weights(rows, how)
     counts = {name: sum(getattr(r, name) for r in rows) for name in ("n_planned", "n_scored", "n_failed", "clusters")}
+    nothing = dict.fromkeys(("value", "ci_low", "ci_high", "delta", "delta_low", "delta_high", "spread"))
     values = [r.value for r in rows if r.value is not None]
     if len(values) < len(rows):
-        return rows[0].model_copy(update={**counts, "value": None, "ci_low": None, "ci_high": None, "reason": "one of the rows behind it has no value"})
-    total = share * math.fsum(values)
-    below, above = (_half_width([(r.value, getattr(r, end)) for r in rows], share) for end in ("ci_low", "ci_high"))
-    ends = {"ci_low": None, "ci_high": None} if below is None or above is None else {"ci_low": total - below, "ci_high": total + above}
-    return rows[0].model_copy(update={**counts, "value": total, **ends, "delta": None, "spread": None, "concept": "*" if len(rows) > 1 else rows[0].concept})
+        return rows[0].model_copy(update={**counts, **nothing, "reason": "one of the rows behind it has no value"})
+    total = math.fsum(w * v for w, v in zip(weights, values, strict=True))
+    # of what is subtracted, the upper end lowers the result
+    below, above = (
+        _half_width([(w, r.value, getattr(r, ends[w < 0])) for w, r in zip(weights, rows, strict=True)])
+        for ends in (("ci_low", "ci_high"), ("ci_high", "ci_low"))
+    )
+    found = {} if below is None or above is None else {"ci_low": total - below, "ci_high": total + above}
+    return rows[0].model_copy(update={**counts, **nothing, "value": total, **found})
 
 
-def _half_width(pairs: Sequence[tuple[float | None, float | None]], share: float) -> float | None:
-    gaps = [abs(end - value) for value, end in pairs if value is not None and end is not None]
-    return share * math.sqrt(math.fsum(g * g for g in gaps)) if len(gaps) == len(pairs) else None
+def _weights(rows: Sequence[ResultRow], how: Combine) -> list[float]:
+    if how in ("sum", "mean"):
+        return [1.0 if how == "sum" else 1 / len(rows)] * len(rows)
+    others = sum(r.role != "target" for r in rows)
+    return [1.0 if r.role == "target" else -1.0 if how == "contrast" else -1 / others for r in rows]
+
+
+def _half_width(parts: Sequence[tuple[float, float | None, float | None]]) -> float | None:
+    gaps = [w * (end - value) for w, value, end in parts if value is not None and end is not None]
+    return math.sqrt(math.fsum(g * g for g in gaps)) if len(gaps) == len(parts) else None
 
 
 def _measured(row: ResultRow, line: Line, column: Line, printed: Cell | None) -> Measured:

@@ -121,7 +121,7 @@ def _groups(table: FilledTable) -> list[tuple[list[str], list[str]]]:
     found: dict[str, list[str]] = {}
     for column in table.columns:
         found.setdefault(column.rpartition(LEVELS)[0] or column, []).append(column)
-    return [([*head.split(LEVELS), " / ".join(m.rpartition(LEVELS)[2] for m in members)], members) for head, members in found.items()]
+    return [([*head.split(LEVELS), " / ".join(m.rpartition(LEVELS)[2] for m in members if LEVELS in m)], members) for head, members in found.items()]
 
 
 def _common(notes: dict[str, tuple[int, ...]], members: Sequence[str]) -> tuple[int, ...]:

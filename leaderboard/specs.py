@@ -22,6 +22,7 @@ FIELDS = (RUN, *COLUMNS)
 
 Scalar = str | int | float
 Where = dict[str, Scalar | list[Scalar]]
+Combine = Literal["sum", "mean", "contrast", "contrast-mean"]
 Label = Annotated[str, StringConstraints(min_length=1)]
 
 
@@ -37,7 +38,8 @@ class Entry(Strict):
         scale: factor of it; None: 100 for a rate, if the published number is in per cent or there is none, else 1.
         digits: behind the point; None: as the published number has.
         spread: whether ``spread`` is shown behind ±.
-        combine: several result rows fit, and their ``sum`` or ``mean`` is shown; the interval takes them for independent.
+        combine: several result rows fit and are shown as one: their ``sum``, their ``mean``, or SepME's sum over targets minus the sum
+            (``contrast``) or mean (``contrast-mean``) over the others. The interval takes them for independent.
     """
 
     label: Label
@@ -49,7 +51,7 @@ class Entry(Strict):
     scale: float | None = None
     digits: int | None = Field(default=None, ge=0, le=9)
     spread: bool | None = None
-    combine: Literal["sum", "mean"] | None = None
+    combine: Combine | None = None
 
     def conditions(self, tier: Tier) -> Where:
         """All conditions in a tier."""
@@ -147,10 +149,6 @@ class Line:
     label: str
     entries: tuple[Entry, ...]
 
-    def conditions(self, tier: Tier) -> Where:
-        """Those of all entries; later ones win."""
-        return {k: v for entry in self.entries for k, v in entry.conditions(tier).items()}
-
     def option(self, name: str) -> object:
         """An entry's option; the last entry that has one wins."""
         return next((v for entry in reversed(self.entries) if (v := getattr(entry, name)) is not None), None)
@@ -168,11 +166,11 @@ def published_of(spec: TableSpec) -> PublishedTable | None:
     return None if spec.published is None else load_published(spec.published)
 
 
-def conditions_of(spec: TableSpec, tier: Tier, row: Line, column: Line) -> Where:
-    """The conditions of a cell: the table's, the tier's, the row's and the column's; later ones win."""
-    return {**spec.where, **spec.tiers[tier].where, **row.conditions(tier), **column.conditions(tier)}
+def conditions_of(spec: TableSpec, tier: Tier, row: Line, column: Line) -> list[Where]:
+    """The conditions of a cell, all of which must hold: the table's, the tier's, and those of every entry of its row and column."""
+    return [spec.where, spec.tiers[tier].where, *(entry.conditions(tier) for entry in (*row.entries, *column.entries))]
 
 
-def matches(values: Mapping[str, object], where: Mapping[str, Scalar | Sequence[Scalar]]) -> bool:
+def matches(values: Mapping[str, object], conditions: Sequence[Where]) -> bool:
     """Whether a result row has what is asked for."""
-    return all(values[k] in v if isinstance(v, list) else values[k] == v for k, v in where.items())
+    return all(values[k] in v if isinstance(v, list) else values[k] == v for where in conditions for k, v in where.items())
