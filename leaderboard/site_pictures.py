@@ -92,13 +92,13 @@ def sample_pairs(runs: Sequence[Run], rows: Sequence[ResultRow], largest: int = 
     groups.sort(key=lambda g: (_weight(g.role), g.number))
     strips: dict[str, dict[str, Any]] = {}
     shown: dict[str, dict[str, Any]] = {}
-    left_out = used = 0
+    left_out = used = 0  # once one has no room, none that is less important has
     for group in groups:
         for model, keys in group.models.items():
             name = _name(*group.place, model)
             if name in strips:
                 continue
-            strip = picture(group.store, keys) if used < largest else None
+            strip = None if left_out else picture(group.store, keys)
             if strip is None or used + len(strip.uri) > largest:
                 left_out += 1
                 continue

@@ -36,7 +36,6 @@ function chooseTab(tab) {
   state.y = tab.headline.erased ?? Math.max(0, first("target"));
   state.x = tab.headline.kept ?? Math.max(0, first("retained"));
   state.sort = tab.columns[state.y] ? { column: state.y, worst: false } : null;
-  linesShown = LINES;
   drawTabs();
   update();
 }
@@ -96,7 +95,9 @@ function drawColumnChoice(view) {
 function drawAbout(view) {
   const { tab } = view;
   byId("suite-title").textContent = clean(tab.title || tab.suite);
-  byId("suite-text").textContent = clean([tab.description.trim(), whatIsShown()].filter(Boolean).join(" — "));
+  byId("suite-text").textContent = clean(tab.description.trim());
+  byId("suite-text").hidden = !tab.description;
+  byId("shown").textContent = clean(whatIsShown());
   const few = (name, write = (v) => v) => tab.counts(name).map(([v]) => write(v)).filter(Boolean).slice(0, 5).join(" / ");
   const facts = [["suite", `${tab.suite} ${tab.versions.join(", ")}`], ...Object.entries(tab.facts), ["base", tab.bases.join(", ")]];
   facts.push(["rows", tab.counts("status").map(([s, n]) => `${grouped(n)} ${s}`).join(", ")]);

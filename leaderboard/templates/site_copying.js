@@ -74,7 +74,7 @@ function tableAsLatex(view) {
   const arrows = { higher: " $\\uparrow$", lower: " $\\downarrow$" };
   const heads = columns.map((c) => `${latex(c.metric)}${c.detail ? ` (${latex(c.detail)})` : ""}${c.unit === "rate" ? ", \\%" : ""}${Object.hasOwn(arrows, c.better) ? arrows[c.better] : ""}`);
   const lines = view.lines.map((entry) => {
-    const name = [entry.isBase ? `base ${entry.line.base}` : lineName(entry), ...entry.line.tags].join(", ");
+    const name = [lineName(entry), ...entry.line.tags].join(", ");
     return [latex(name), ...view.columns.map((i) => latexNumber(entry.cells.get(i), view.tab.columns[i].unit))].join(" & ") + " \\\\";
   });
   return [

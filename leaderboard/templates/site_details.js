@@ -104,7 +104,7 @@ function pair(concept, shown, base, erased, eraser) {
     if (!strip) continue;
     strips.append(el("bdi", { class: "who" }, name));
     const frame = el("span", { class: "clip" });
-    frame.append(el("img", { src: strip.uri, alt: `${strip.count} images of ${concept} by ${name}`, height: strip.height, class: strip.sharp ? "sharp" : null }));
+    frame.append(el("img", { src: strip.uri, alt: `${strip.count} images of ${concept} by ${name}`, width: strip.height * strip.count, height: strip.height, class: strip.sharp ? "sharp" : null }));
     strips.append(frame);
   }
   const prompts = el("details", {}, el("summary", {}, "prompts"), el("ol", {}, shown.prompts.map((p) => el("li", {}, el("bdi", {}, p)))));

@@ -1,6 +1,7 @@
 // The drawer at the side: all that is known of one number.
 
 let opener = null;
+let opened = null; // line and column of the cell that the drawer is about
 
 function openDrawer(title, content, from) {
   const drawer = byId("drawer");
@@ -16,10 +17,18 @@ function openDrawer(title, content, from) {
 function closeDrawer() {
   if (byId("drawer").hidden) return;
   byId("drawer").hidden = true;
+  markOpened(null);
   document.documentElement.classList.remove("open");
   const again = opener?.isConnected ? opener : document.querySelector('#table td[tabindex="0"]');
   opener = null;
   again?.focus({ preventScroll: true });
+}
+
+/** Marks the cell that the drawer is about. */
+function markOpened(place) {
+  opened = place;
+  for (const td of document.querySelectorAll("#table td.opened")) td.classList.remove("opened");
+  if (place) document.querySelector(`#table td[data-line="${place.number}"][data-column="${place.i}"]`)?.classList.add("opened");
 }
 
 function withScale(view, i) {
@@ -33,24 +42,27 @@ function openCell(number, i, from) {
   if (!cell) return;
   const column = withScale(current, i);
   const title = `${lineName(entry)}: ${column.metric}`;
-  openDrawer(title, cell.mean ? [subtitle(cell, column), ...meanTable(cell, column)] : rowDetails(cell.row, column), from);
+  markOpened({ number, i });
+  openDrawer(title, cell.mean ? [subtitle(column, entry.line), ...meanTable(cell, column)] : rowDetails(cell.row, column, entry.line), from);
 }
 
-function subtitle(cell, column) {
-  return el("p", { class: "sub" }, `${state.tab.suite} ${state.tab.major}.x, ${ROLE_NAMES[column.role].toLowerCase()}, ${column.protocol}`);
+function subtitle(column, line) {
+  const said = [`${state.tab.suite} ${state.tab.versions.join("/")}`, "mean over tasks", column.role, column.protocol, ...line.tags];
+  return el("p", { class: "sub" }, el("bdi", {}, said.join(", ")));
 }
 
 /** Opens one row out of those that a mean is made of. */
 function openRow(row) {
   const column = withScale(current, state.tab.columnOf(row));
   const line = state.tab.lines[state.tab.lineOf(row)];
-  openDrawer(`${lineName({ line, isBase: line.eraser === BASE })}: ${column.metric}`, rowDetails(row, column), null);
+  openDrawer(`${lineName({ line, isBase: line.eraser === BASE })}: ${column.metric}`, rowDetails(row, column, line), null);
 }
 
-function rowDetails(row, column) {
-  const where = get(row, "concept") === ALL ? "" : `, ${get(row, "concept")}`;
+function rowDetails(row, column, line) {
+  const concept = get(row, "concept") === ALL ? "" : get(row, "concept");
   const task = get(row, "task") === ALL ? "all splits" : `task ${get(row, "task")}`;
-  const sub = el("p", { class: "sub" }, el("bdi", {}, `${get(row, "suite")} ${get(row, "suite_version")}, ${task}, ${get(row, "role")}${where}`));
+  const said = [`${get(row, "suite")} ${get(row, "suite_version")}`, task, get(row, "role"), concept, ...line.tags].filter(Boolean);
+  const sub = el("p", { class: "sub" }, el("bdi", {}, said.join(", ")));
   const button = el("button", { type: "button" }, "Copy this row as CSV");
   button.addEventListener("click", () => copyText(rowsAsCsv([row]), "1 row as CSV"));
   const groups = provenance(row).flatMap(([title, fields]) => [el("h3", {}, title), fieldList(fields)]);

@@ -2,15 +2,24 @@
 
 const TABS = DATA.tabs.map((data) => new Tab(data));
 let current = null;
+let frontNumbers = new Set(); // lines of the Pareto front
 
 /** Draws everything anew for the state. */
 function update() {
   current = viewOf(state.tab);
   const front = frontOf(current);
+  frontNumbers = new Set(front.map((p) => p.entry.number));
   drawFilters(current);
-  drawTable(current, new Set(front.map((p) => p.entry.number)));
+  drawTable(current, frontNumbers);
   drawScatter(current, front);
   drawAbout(current);
+  writeAddress();
+}
+
+/** Only the order of the lines changed. */
+function resort() {
+  current = viewOf(state.tab);
+  drawOrder(current, frontNumbers);
   writeAddress();
 }
 
@@ -81,6 +90,7 @@ function watchTheme() {
 
 watchTheme();
 watchTable();
+watchScatter();
 watchDrawer();
 watchFilters();
 watchCopying();

@@ -4,6 +4,8 @@ const PLOT = { left: 54, right: 18, top: 14, bottom: 44, height: 400 };
 const LABELS = 158; // pixels for names at the right
 const NAMED = 25; // models that can be named there
 const NARROW = 480; // pixels below which there is no room for them
+const DETAILED = 120; // models that have their intervals drawn and can be reached with the keyboard, one by one
+const DRAWN = 2000; // models that are drawn at all
 
 /** Models that have both numbers, as fractions of the axes' ranges that grow towards what is better. */
 function pointsOf(view) {
@@ -13,13 +15,14 @@ function pointsOf(view) {
     const [x, y] = [entry.cells.get(state.x), entry.cells.get(state.y)];
     if (!x || !y || x.value === null || y.value === null) return [];
     const way = (c) => (c.better === "lower" ? -1 : 1);
-    return [{ entry, x, y, right: way(columns[0]) * x.value, up: way(columns[1]) * y.value }];
+    const isWhole = [...x.rows, ...y.rows].every((row) => get(row, "status") === "ok");
+    return [{ entry, x, y, isWhole, right: way(columns[0]) * x.value, up: way(columns[1]) * y.value }];
   });
 }
 
-/** The models of the Pareto front, by number; the base, which keeps everything, is none of them. */
+/** The Pareto front among methods; the base, which keeps everything, is none of them, nor is a run that is not whole. */
 function frontOf(view) {
-  return paretoFront(pointsOf(view).filter((p) => !p.entry.isBase));
+  return paretoFront(pointsOf(view).filter((p) => !p.entry.isBase && p.isWhole));
 }
 
 function roundTicks([low, high]) {
@@ -80,25 +83,33 @@ function frontLine(front, x, y) {
   return draw("path", { class: "frontline", d: path });
 }
 
-function mark(point, x, y, isFront) {
+function mark(point, x, y, isFront, isDetailed) {
   const [px, py] = [x.place(point.x.value), y.place(point.y.value)];
   const parts = [];
-  if (point.x.low !== null) parts.push(draw("line", { class: "whisker", x1: x.place(point.x.low), x2: x.place(point.x.high), y1: py, y2: py }));
-  if (point.y.low !== null) parts.push(draw("line", { class: "whisker", x1: px, x2: px, y1: y.place(point.y.low), y2: y.place(point.y.high) }));
+  if (isDetailed && point.x.low !== null) parts.push(draw("line", { class: "whisker", x1: x.place(point.x.low), x2: x.place(point.x.high), y1: py, y2: py }));
+  if (isDetailed && point.y.low !== null) parts.push(draw("line", { class: "whisker", x1: px, x2: px, y1: y.place(point.y.low), y2: y.place(point.y.high) }));
   if (point.entry.isBase) parts.push(draw("rect", { class: "mark", x: px - 5, y: py - 5, width: 10, height: 10 }));
   else parts.push(draw("circle", { class: "mark", cx: px, cy: py, r: isFront ? 6 : 4.5 }));
+  const names = isFront ? "model front" : point.isWhole ? "model" : "model hollow";
   const label = sayPoint(point, x.column, y.column);
-  const g = draw("g", { class: isFront ? "model front" : "model", tabindex: "0", role: "button", "aria-label": label, "data-line": point.entry.number }, parts);
+  const g = draw("g", { class: names, tabindex: isDetailed ? "0" : null, role: "button", "aria-label": label, "data-line": point.entry.number }, parts);
   g.style.setProperty("--c", point.entry.line.colour);
-  for (const name of ["pointerenter", "focus"]) g.addEventListener(name, () => pointAt(point.entry.number, label));
-  for (const name of ["pointerleave", "blur"]) g.addEventListener(name, () => pointAt(null, ""));
-  g.addEventListener("click", () => openCell(point.entry.number, state.y, g));
-  g.addEventListener("keydown", (event) => {
-    if (event.key !== "Enter" && event.key !== " ") return;
-    event.preventDefault();
-    openCell(point.entry.number, state.y, g);
-  });
   return g;
+}
+
+function watchScatter() {
+  const place = byId("scatter");
+  const modelOf = (event) => event.target.closest?.(".model");
+  const light = (event) => pointAt(modelOf(event));
+  for (const name of ["pointerover", "focusin"]) place.addEventListener(name, light);
+  for (const name of ["pointerleave", "focusout"]) place.addEventListener(name, () => pointAt(null));
+  const open = (g) => openCell(Number(g.dataset.line), state.y, g);
+  place.addEventListener("click", (event) => modelOf(event) && open(modelOf(event)));
+  place.addEventListener("keydown", (event) => {
+    if (!modelOf(event) || (event.key !== "Enter" && event.key !== " ")) return;
+    event.preventDefault();
+    open(modelOf(event));
+  });
 }
 
 function sayPoint({ entry, x, y }, xColumn, yColumn) {
@@ -106,11 +117,11 @@ function sayPoint({ entry, x, y }, xColumn, yColumn) {
   return `${lineName(entry)}: ${one(y, yColumn)}, ${one(x, xColumn)}`;
 }
 
-/** Lights up a model in the figure and in the table. */
-function pointAt(number, label) {
+/** Lights up a model in the figure and in the table; nothing where it is null. */
+function pointAt(model) {
   for (const lit of document.querySelectorAll(".lit")) lit.classList.remove("lit");
-  byId("readout").textContent = label || readoutAtRest;
-  if (number !== null) for (const found of document.querySelectorAll(`[data-line="${number}"]:not(td)`)) found.classList.add("lit");
+  byId("readout").textContent = model?.getAttribute("aria-label") ?? readoutAtRest;
+  if (model) for (const found of document.querySelectorAll(`[data-line="${model.dataset.line}"]:not(td)`)) found.classList.add("lit");
 }
 
 let readoutAtRest = "";
@@ -159,7 +170,7 @@ function drawScatter(view, frontPoints) {
   const within = state.zoom && methods.length ? methods : points;
   const columns = [state.x, state.y].map((i) => view.tab.columns[i]);
   const front = new Set(frontPoints.map((p) => p.entry.number));
-  const seen = points.filter((p) => within.includes(p)).slice(0, 1000);
+  const seen = points.filter((p) => within.includes(p)).slice(0, DRAWN);
   const named = seen.length <= NAMED && width >= NARROW;
   const right = width - (named ? LABELS : PLOT.right);
   const x = axisOf(columns[0], within.map((p) => p.x), PLOT.left, right);
@@ -167,10 +178,11 @@ function drawScatter(view, frontPoints) {
   const label = `${axisName(columns[1])} against ${axisName(columns[0])}, one point a model`;
   const svg = draw("svg", { viewBox: `0 0 ${width} ${PLOT.height}`, width, height: PLOT.height, role: "group", "aria-label": label });
   svg.append(...grid(x, y, right), ...[frontLine(frontPoints, x, y)].filter(Boolean), ...(named ? labels(seen, front, x, y, width) : []));
-  svg.append(...seen.map((p) => mark(p, x, y, front.has(p.entry.number))));
+  svg.append(...seen.map((p) => mark(p, x, y, front.has(p.entry.number), seen.length <= DETAILED)));
   place.replaceChildren(svg);
-  const names = named ? "" : " Point at a model to see its name.";
-  const whiskers = points.some((p) => p.x.low !== null || p.y.low !== null) ? " Lines are 95 % intervals." : "";
-  readoutAtRest = `Dashed: the Pareto front, by values and not by intervals (${frontPoints.length} of ${methods.length} methods).${whiskers}${names}`;
+  const names = (named ? "" : " Point at a model to see its name.") + (points.length > DRAWN ? ` The first ${grouped(DRAWN)} of ${grouped(points.length)} are drawn.` : "");
+  const hollow = points.some((p) => !p.isWhole) ? " Hollow: limited, partial or development, not in the front." : "";
+  const whiskers = seen.length <= DETAILED && points.some((p) => p.x.low !== null || p.y.low !== null) ? " Lines are 95 % intervals." : "";
+  readoutAtRest = `Dashed: the Pareto front, by values and not by intervals (${frontPoints.length} of ${methods.length} methods).${whiskers}${hollow}${names}`;
   byId("readout").textContent = readoutAtRest;
 }

@@ -1,6 +1,6 @@
 // The table: as many lines as are asked for, never all of thousands.
 
-const LINES = 200; // shown at first, and with every "more"
+const LINES = 50; // shown at first, and with every "more"
 const FITTING = 40; // up to so many the page scrolls, and beyond the table
 let linesShown = LINES;
 
@@ -37,7 +37,8 @@ function headCell(view, i, first) {
 function sortBy(column) {
   if (state.sort?.column !== column) state.sort = { column, worst: false };
   else state.sort = state.sort.worst ? null : { column, worst: true };
-  update();
+  linesShown = LINES;
+  resort();
   const id = state.tab.columns[column].id;
   [...document.querySelectorAll("#table thead button")].find((b) => b.dataset.column === id)?.focus();
 }
@@ -49,7 +50,7 @@ function statusOf(entry) {
 }
 
 function lineName({ line, isBase }) {
-  return isBase ? line.base : line.preset ? `${line.eraser}:${line.preset}` : line.eraser;
+  return isBase ? `base ${line.base}` : line.preset ? `${line.eraser}:${line.preset}` : line.eraser;
 }
 
 function methodCell(entry, onFront) {
@@ -58,19 +59,18 @@ function methodCell(entry, onFront) {
   dot.style.setProperty("--c", line.colour);
   const name = el("bdi", { class: "name" }, line.eraser);
   const preset = isBase ? el("bdi", { class: "preset" }, line.base) : line.preset ? el("bdi", { class: "preset" }, line.preset) : null;
-  const tags = [...line.tags, ...statusOf(entry)].map((t) => el("bdi", { class: "tag" }, t));
+  const tags = [...new Set([...line.tags, ...statusOf(entry)])].map((t) => el("bdi", { class: "tag" }, t));
   return el("th", { scope: "row", class: "method", title: `${lineName(entry)}${line.tags.length ? `, ${line.tags.join(", ")}` : ""}` }, el("div", {}, dot, name, preset, tags));
 }
 
 function valueCell(view, entry, i) {
   const column = view.tab.columns[i];
   const cell = entry.cells.get(i);
-  const names = state.sort?.column === i ? "by" : null;
-  if (!cell) return el("td", { class: names });
+  if (!cell) return el("td");
   const sign = againstBase(cell, column.better);
   const mark = sign ? el("span", { class: sign > 0 ? "good" : "bad" }, sign > 0 ? "▲" : "▼") : el("span", { class: "no" });
   const value = el("span", { class: "value" }, cell.mean && cell.value === null ? `${cell.values.length} of ${cell.of}` : show(cell.value, column.unit));
-  const td = el("td", { class: names, tabindex: "-1", "data-line": entry.number, "data-column": i, title: sayCell(cell, column), "aria-haspopup": "dialog" });
+  const td = el("td", { tabindex: "-1", "data-line": entry.number, "data-column": i, title: sayCell(cell, column), "aria-haspopup": "dialog" });
   if (cell.mean && cell.value === null) td.classList.add("incomplete");
   td.append(el("div", {}, value, mark), bar(cell, view.scales[i], baseOf(cell)));
   return td;
@@ -95,14 +95,44 @@ function tableRow(view, entry, front) {
   return el("tr", { class: entry.isBase ? "base" : null, "data-line": entry.number }, methodCell(entry, front.has(entry.number)), cells);
 }
 
+/** Widths that do not depend on what is sorted to the top: nothing jumps, and the browser need not look at every cell. */
+function widthsOf(view) {
+  const letters = (line) => [line.eraser, line.preset, ...line.tags].join("  ").length + 3 * line.tags.length;
+  const longest = Math.max(6, ...view.lines.map((e) => letters(e.line)));
+  const widths = [Math.min(330, 7.4 * longest + 44)];
+  for (const i of view.columns) {
+    const { metric, detail } = view.tab.columns[i];
+    widths.push(Math.min(190, Math.max(BAR.width + 16, 7.6 * metric.length + 46, 5.6 * detail.length + 40)));
+  }
+  const columns = widths.map((width, n) => {
+    const col = el("col", { class: n && state.sort?.column === view.columns[n - 1] ? "by" : null });
+    col.style.width = `${Math.round(width)}px`;
+    return col;
+  });
+  byId("table").style.minWidth = `${Math.round(widths.reduce((a, b) => a + b))}px`;
+  return el("colgroup", {}, columns);
+}
+
+let made = new Map(); // line -> its row in the page; what was drawn once is only moved when the order changes
+
 /** Draws the table of a view. */
 function drawTable(view, front) {
-  const table = byId("table");
-  const body = el("tbody", {}, view.lines.slice(0, linesShown).map((entry) => tableRow(view, entry, front)));
-  table.replaceChildren(headOf(view), body);
+  made = new Map();
+  drawOrder(view, front);
+}
+
+/** The same lines in another order, or more of them. */
+function drawOrder(view, front) {
+  const rows = view.lines.slice(0, linesShown).map((entry) => {
+    if (!made.has(entry.number)) made.set(entry.number, tableRow(view, entry, front));
+    return made.get(entry.number);
+  });
+  byId("table").replaceChildren(widthsOf(view), headOf(view), el("tbody", {}, rows));
   byId("scroll").classList.toggle("long", view.lines.length > FITTING);
-  const first = body.querySelector("td[tabindex]");
+  for (const td of document.querySelectorAll('#table td[tabindex="0"]')) td.tabIndex = -1;
+  const first = document.querySelector("#table td[tabindex]");
   if (first) first.tabIndex = 0;
+  markOpened(opened);
   const shown = view.lines.filter((e) => !e.isBase).length;
   const rest = view.lines.length - linesShown;
   byId("count").textContent = `${shown} of ${view.total} method${view.total === 1 ? "" : "s"}${view.columns.length ? "" : "; no column is chosen"}`;
@@ -156,6 +186,6 @@ function watchTable() {
   });
   byId("more").addEventListener("click", () => {
     linesShown += LINES;
-    update();
+    drawOrder(current, frontNumbers);
   });
 }
