@@ -151,7 +151,8 @@ def summary_of(board: Board) -> str:
 
     methods = {(line.eraser, line.preset) for tab in board.tabs for line in tab.lines if line.kind != BASE}
     bases = unique(row.base for row in board.rows)
-    return ", ".join([counted(len(board.rows), "result"), counted(len(methods), "method"), counted(len(board.tabs), "suite"), counted(len(bases), "base model")])
+    numbers = {"result": len(board.rows), "method": len(methods), "suite": len(board.tabs), "base model": len(bases)}
+    return ", ".join(counted(n, what) for what, n in numbers.items())
 
 
 # -- what the script gets ----------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args
 
@@ -22,7 +22,7 @@ class Shown:
     Attributes:
         line: key of its line.
         mode: ``limited`` or ``development`` where its run was, else empty.
-        file: the name of its file where that tells two lines apart, else empty.
+        file: the name of its file where another one gives other values, else empty.
     """
 
     row: ResultRow
@@ -151,26 +151,31 @@ TAGS: tuple[tuple[Callable[[Shown], Any], Callable[[Any], str]], ...] = (
     (lambda s: s.mode, lambda v: v or "full run"),
     (lambda s: s.row.train_seed, lambda v: f"seed {v}"),
     (lambda s: s.row.plugin_sha256, lambda v: f"code {short(v)}"),
-    (lambda s: s.file, lambda v: v or "other files"),
 )
 """What may tell two lines of one eraser and preset apart, and how it is written."""
 
 
 def _lines(first: Sequence[Shown]) -> tuple[Line, ...]:
     names = sorted(ERASERS.names(), key=len, reverse=True)
+    several_bases = len({s.row.base for s in first}) > 1
     alike: dict[Key, list[Shown]] = {}
     for s in first:
         alike.setdefault((s.row.eraser, s.row.preset), []).append(s)
-    several_bases = len({s.row.base for s in first}) > 1
-    told = {key: [len({value(s) for s in group}) > 1 for value, _ in TAGS] for key, group in alike.items()}
-    lines = []
-    for s in first:
-        row = s.row
-        differ = told[row.eraser, row.preset]
-        is_told = [differ[0] or several_bases, *differ[1:-1], bool(s.file) or differ[-1]]
-        tags = tuple(text(value(s)) for (value, text), tell in zip(TAGS, is_told, strict=True) if tell)
-        lines.append(Line(row.eraser, row.preset, row.base, kind_of(row, names), tags))
-    return tuple(lines)
+    tags = {s.line: told for group in alike.values() for s, told in _told(group, several_bases)}
+    return tuple(Line(s.row.eraser, s.row.preset, s.row.base, kind_of(s.row, names), tags[s.line]) for s in first)
+
+
+def _told(group: Sequence[Shown], with_base: bool) -> Iterator[tuple[Shown, tuple[str, ...]]]:
+    """For each line of one eraser and preset what tells it from the others: no more of it than is needed, and on request the base."""
+    told: dict[Key, tuple[str, ...]] = {s.line: () for s in group}
+    for n, (value, text) in enumerate(TAGS):
+        twins: dict[tuple[str, ...], list[Shown]] = {}
+        for s in group:
+            twins.setdefault(told[s.line], []).append(s)
+        for same in twins.values():
+            if len({value(s) for s in same}) > 1 or (with_base and n == 0):
+                told.update({s.line: (*told[s.line], text(value(s))) for s in same})
+    yield from ((s, (*told[s.line], s.file) if s.file else told[s.line]) for s in group)
 
 
 # -- columns -----------------------------------------------------------------------------------------------------------------

@@ -47,7 +47,14 @@ def row(**changes):
         **{"suite": "made-up", "suite_version": "1.0", "task": "church", "role": "target", "concept": "*", "base": "mini", "eraser": "uce", "preset": "mini"},
         **{"metric": "esr-1", "better": "higher", "unit": "rate", "value": 0.75, "ci_low": 0.55, "ci_high": 0.9, "ci_kind": "wilson"},
         **{"n_planned": 24, "n_scored": 24, "n_failed": 0, "clusters": 24, "base_value": 0.25, "delta": 0.5, "delta_low": 0.3, "delta_high": 0.7},
-        **{"train_seed": 0, "status": "ok", "suite_sha256": sha("suite"), "base_sha256": sha("base"), "judge_sha256": sha("judge"), "plugin_sha256": sha("uce")},
+        **{
+            "train_seed": 0,
+            "status": "ok",
+            "suite_sha256": sha("suite"),
+            "base_sha256": sha("base"),
+            "judge_sha256": sha("judge"),
+            "plugin_sha256": sha("uce"),
+        },
         **{"environment": "conceptbench 0.1.0", "hardware": "x86_64 cpu"},
     }
     values = {**usual, **changes}

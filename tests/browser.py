@@ -21,6 +21,7 @@ FLAGS = (
     "--host-resolver-rules=MAP * ~NOTFOUND",
 )
 AS_PIPE = "import os, sys; r, w = int(sys.argv[1]), int(sys.argv[2]); os.dup2(r, 3), os.dup2(w, 4); os.execv(sys.argv[3], sys.argv[3:])"
+STILL = {"name": "prefers-reduced-motion", "value": "reduce"}
 KEYS = {"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, " ": 32, "Tab": 9}
 
 
@@ -130,7 +131,8 @@ class Browser:
         self.command("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=False)
 
     def dark(self, dark):
-        self.command("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
+        self.command("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}, STILL])
+        self.js("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def js(self, code):
         """The value of an expression in the page."""
@@ -176,9 +178,13 @@ class Browser:
 
     def choose(self, selector, value):
         """Chooses an option of a select by its value."""
-        name = json.dumps(selector)
-        self.js(f"(() => {{ const s = document.querySelector({name}); s.value = {json.dumps(value)}; s.dispatchEvent(new Event('input', {{ bubbles: true }})); }})()")
-        assert self.js(f"document.querySelector({name}).value") == value, f"{selector} has no option {value!r}"
+        self.set(selector, value)
+        assert self.js(f"document.querySelector({json.dumps(selector)}).value") == value, f"{selector} has no option {value!r}"
+
+    def set(self, selector, value):
+        """Gives a field or a select a value, as if it was typed or chosen."""
+        code = "((s, v) => { s.value = v; s.dispatchEvent(new Event('input', { bubbles: true })); })"
+        self.js(f"{code}(document.querySelector({json.dumps(selector)}), {json.dumps(value)})")
 
     def texts(self, selector):
         """What is written in all elements that a selector finds."""

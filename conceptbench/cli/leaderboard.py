@@ -32,7 +32,8 @@ def site(
 
     Example: conceptbench leaderboard site runs/mini/leaderboard.csv --images runs/mini --output board.html
     """
-    from conceptbench.leaderboard.site import Citation, write_site
+    from conceptbench.leaderboard.site import write_site
+    from conceptbench.leaderboard.site_citing import Citation
 
     made = write_site(boards, output, images or (), Citation(title, author, year, url))
     if made.repeated:

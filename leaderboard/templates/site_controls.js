@@ -15,6 +15,7 @@ function taskChoices(tab) {
 }
 
 function drawTabs() {
+  const focused = byId("tabs").contains(document.activeElement);
   byId("tabs").replaceChildren(
     ...TABS.map((tab, i) => {
       const chosen = tab === state.tab;
@@ -24,7 +25,9 @@ function drawTabs() {
       return button;
     }),
   );
-  byId("panel").setAttribute("aria-labelledby", `tab-${TABS.indexOf(state.tab)}`);
+  const chosen = `tab-${TABS.indexOf(state.tab)}`;
+  byId("panel").setAttribute("aria-labelledby", chosen);
+  if (focused) byId(chosen).focus();
 }
 
 function chooseTab(tab) {
@@ -122,8 +125,6 @@ function watchFilters() {
   byId("tabs").addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (!step) return;
-    const next = (TABS.indexOf(state.tab) + step + TABS.length) % TABS.length;
-    chooseTab(TABS[next]);
-    byId(`tab-${next}`).focus();
+    chooseTab(TABS.at((TABS.indexOf(state.tab) + step) % TABS.length));
   });
 }

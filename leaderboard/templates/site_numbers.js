@@ -18,6 +18,13 @@ function grouped(value) {
   return sign + digits.replace(/\B(?=(\d{3})+$)/g, ",");
 }
 
+/** Two significant digits of a small number. */
+function twoDigits(value) {
+  if (Math.abs(value) >= 1e-4) return String(Number(fixed(value, 1 - Math.floor(Math.log10(Math.abs(value))))));
+  const [digits, power] = value.toExponential(1).split("e-");
+  return `${Number(digits)}e-${power.padStart(2, "0")}`;
+}
+
 /** A value for people: rates in per cent with one digit, others with two digits or as many as a small one needs. */
 function show(value, unit) {
   if (value === null || value === undefined) return "–";
@@ -25,7 +32,7 @@ function show(value, unit) {
   const size = Math.abs(value);
   if (COUNTS.has(unit) || size >= 10000) return grouped(value);
   if (FRACTIONS.has(unit) && (size >= 0.0005 || !size)) return fixed(value, 3);
-  return size > 0 && size < 0.095 ? String(Number(value.toPrecision(2))) : fixed(value, 2);
+  return size > 0 && size < 0.095 ? twoDigits(value) : fixed(value, 2);
 }
 
 /** A difference for people, with its sign. */

@@ -149,7 +149,14 @@ def test_a_failed_row_of_a_limited_run_stays_in_its_line():
 
 
 def test_kinds_are_registered_methods():
-    rows = [base_row(), row(eraser="base-under-euler-20-3"), row(eraser="esd-x"), row(eraser="esdx"), row(eraser="negative-prompt"), row(eraser="sum", preset="checkpoint")]
+    rows = [
+        base_row(),
+        row(eraser="base-under-euler-20-3"),
+        row(eraser="esd-x"),
+        row(eraser="esdx"),
+        row(eraser="negative-prompt"),
+        row(eraser="sum", preset="checkpoint"),
+    ]
     assert [line.kind for line in arranged(rows).tabs[0].lines] == ["base", "base", "esd", "esdx", "negative-prompt", "checkpoint"]
 
 
@@ -297,7 +304,7 @@ def test_bibtex_says_what_is_given(made):
 
 
 # -- the command ---------------------------------------------------------------------------------------------------------------
-def test_command(cli, tmp_path):  # noqa: F811
+def test_command(cli, tmp_path):
     (tmp_path / "a.csv").write_text(to_csv(board()))
     (tmp_path / "b.csv").write_text(to_csv(board(methods=("sa",))))
     code, out, err = cli("leaderboard", "site", tmp_path / "a.csv", tmp_path / "b.csv", "--output", tmp_path / "o.html", "--title", "Ours")
@@ -306,7 +313,7 @@ def test_command(cli, tmp_path):  # noqa: F811
     assert "<title>Ours</title>" in (tmp_path / "o.html").read_text()
 
 
-def test_command_says_what_is_wrong(cli, tmp_path):  # noqa: F811
+def test_command_says_what_is_wrong(cli, tmp_path):
     code, _, err = cli("leaderboard", "site", tmp_path / "none.csv", "--output", tmp_path / "o.html")
     assert code == 2 and "none.csv" in err and "leaderboard.csv" in err and not (tmp_path / "o.html").exists()
     (tmp_path / "a.csv").write_text(to_csv(board()))

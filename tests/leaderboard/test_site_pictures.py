@@ -80,7 +80,9 @@ def test_images_that_are_gone(tmp_path):
         read_run(tmp_path)
 
 
-@pytest.mark.parametrize(("file", "text"), [("results.json", "{}"), ("results.json", "nothing"), ("results.json", '{"canonical": {"suite": 1}}'), ("records.csv", "a\n")])
+@pytest.mark.parametrize(
+    ("file", "text"), [("results.json", "{}"), ("results.json", "nothing"), ("results.json", '{"canonical": {"suite": 1}}'), ("records.csv", "a\n")]
+)
 def test_folders_that_are_no_runs(tmp_path, file, text):
     run_folder(tmp_path)
     (tmp_path / file).write_text(text)
