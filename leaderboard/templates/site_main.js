@@ -95,10 +95,11 @@ watchDrawer();
 watchFilters();
 watchCopying();
 readAddress();
-let drawnWidth = 0;
+let [drawnWidth, wasNarrow] = [0, isNarrow()];
 new ResizeObserver(([entry]) => {
   const width = Math.round(entry.contentRect.width);
   if (Math.abs(width - drawnWidth) > 8) drawScatter(current, frontOf(current));
-  drawnWidth = width;
+  if (wasNarrow !== isNarrow()) drawTable(current, frontNumbers);
+  [drawnWidth, wasNarrow] = [width, isNarrow()];
 }).observe(byId("scatter"));
 window.addEventListener("hashchange", readAddress);

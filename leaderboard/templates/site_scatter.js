@@ -1,7 +1,7 @@
 // Erased against kept: one point a model, upper right is best, whichever way a metric runs.
 
 const PLOT = { left: 54, right: 18, top: 14, bottom: 44, height: 400 };
-const LABELS = 158; // pixels for names at the right
+const LETTERS = 34; // of a name at the right, at most
 const NAMED = 25; // models that can be named there
 const NARROW = 480; // pixels below which there is no room for them
 const DETAILED = 120; // models that have their intervals drawn and can be reached with the keyboard, one by one
@@ -127,8 +127,8 @@ function pointAt(model) {
 let readoutAtRest = "";
 
 /** Names at the right, pushed apart so that none covers another, each with a line to its point. */
-function labels(points, front, x, y, width) {
-  const [bottom, left] = [PLOT.height - PLOT.bottom, width - LABELS + 16];
+function labels(points, front, x, y, right) {
+  const [bottom, left] = [PLOT.height - PLOT.bottom, right + 16];
   const placed = points.map((p) => ({ p, px: x.place(p.x.value), py: y.place(p.y.value) }));
   placed.sort((a, b) => a.py - b.py || b.px - a.px);
   let last = -Infinity;
@@ -137,7 +137,7 @@ function labels(points, front, x, y, width) {
   return placed.map(({ p, px, py, top }) => {
     const isFront = front.has(p.entry.number);
     const leader = draw("line", { class: "leader", x1: px, y1: py, x2: left - 4, y2: top - over });
-    const text = draw("text", { class: isFront ? "label front" : "label", x: left, y: top - over + 4 }, shortened(labelName(p.entry, points), 22));
+    const text = draw("text", { class: isFront ? "label front" : "label", x: left, y: top - over + 4 }, shortened(labelName(p.entry, points), LETTERS));
     const g = draw("g", { class: "named", "data-line": p.entry.number }, leader, text);
     g.style.setProperty("--c", p.entry.line.colour);
     return g;
@@ -172,12 +172,13 @@ function drawScatter(view, frontPoints) {
   const front = new Set(frontPoints.map((p) => p.entry.number));
   const seen = points.filter((p) => within.includes(p)).slice(0, DRAWN);
   const named = seen.length <= NAMED && width >= NARROW;
-  const right = width - (named ? LABELS : PLOT.right);
+  const longest = Math.max(...seen.map((p) => Math.min(LETTERS, labelName(p.entry, points).length)));
+  const right = width - (named ? Math.min(0.4 * width, 6.4 * longest + 26) : PLOT.right);
   const x = axisOf(columns[0], within.map((p) => p.x), PLOT.left, right);
   const y = axisOf(columns[1], within.map((p) => p.y), PLOT.height - PLOT.bottom, PLOT.top);
   const label = `${axisName(columns[1])} against ${axisName(columns[0])}, one point a model`;
   const svg = draw("svg", { viewBox: `0 0 ${width} ${PLOT.height}`, width, height: PLOT.height, role: "group", "aria-label": label });
-  svg.append(...grid(x, y, right), ...[frontLine(frontPoints, x, y)].filter(Boolean), ...(named ? labels(seen, front, x, y, width) : []));
+  svg.append(...grid(x, y, right), ...[frontLine(frontPoints, x, y)].filter(Boolean), ...(named ? labels(seen, front, x, y, right) : []));
   svg.append(...seen.map((p) => mark(p, x, y, front.has(p.entry.number), seen.length <= DETAILED)));
   place.replaceChildren(svg);
   const names = (named ? "" : " Point at a model to see its name.") + (points.length > DRAWN ? ` The first ${grouped(DRAWN)} of ${grouped(points.length)} are drawn.` : "");

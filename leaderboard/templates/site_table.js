@@ -1,6 +1,7 @@
 // The table: as many lines as are asked for, never all of thousands.
 
 const LINES = 50; // shown at first, and with every "more"
+const LOOSE = 1.4; // how much wider than it must be a table with few columns may be
 const FITTING = 40; // up to so many the page scrolls, and beyond the table
 let linesShown = LINES;
 
@@ -68,7 +69,8 @@ function valueCell(view, entry, i) {
   const cell = entry.cells.get(i);
   if (!cell) return el("td");
   const sign = againstBase(cell, column.better);
-  const mark = sign ? el("span", { class: sign > 0 ? "good" : "bad" }, sign > 0 ? "▲" : "▼") : el("span", { class: "no" });
+  const mark = el("span", { class: "no" });
+  if (sign) filled(mark, { class: sign > 0 ? "good" : "bad", role: "img", "aria-label": sign > 0 ? "better than the base" : "worse than the base" }, [sign > 0 ? "▲" : "▼"]);
   const value = el("span", { class: "value" }, cell.mean && cell.value === null ? `${cell.values.length} of ${cell.of}` : show(cell.value, column.unit));
   const td = el("td", { tabindex: "-1", "data-line": entry.number, "data-column": i, title: sayCell(cell, column), "aria-haspopup": "dialog" });
   if (cell.mean && cell.value === null) td.classList.add("incomplete");
@@ -95,11 +97,15 @@ function tableRow(view, entry, front) {
   return el("tr", { class: entry.isBase ? "base" : null, "data-line": entry.number }, methodCell(entry, front.has(entry.number)), cells);
 }
 
+function isNarrow() {
+  return matchMedia("(max-width: 640px)").matches;
+}
+
 /** Widths that do not depend on what is sorted to the top: nothing jumps, and the browser need not look at every cell. */
 function widthsOf(view) {
   const letters = (line) => [line.eraser, line.preset, ...line.tags].join("  ").length + 3 * line.tags.length;
   const longest = Math.max(6, ...view.lines.map((e) => letters(e.line)));
-  const widths = [Math.min(330, 7.4 * longest + 44)];
+  const widths = [Math.min(isNarrow() ? 150 : 330, 7.4 * longest + 44)];
   for (const i of view.columns) {
     const { metric, detail } = view.tab.columns[i];
     widths.push(Math.min(190, Math.max(BAR.width + 16, 7.6 * metric.length + 46, 5.6 * detail.length + 40)));
@@ -109,7 +115,9 @@ function widthsOf(view) {
     col.style.width = `${Math.round(width)}px`;
     return col;
   });
-  byId("table").style.minWidth = `${Math.round(widths.reduce((a, b) => a + b))}px`;
+  const total = widths.reduce((a, b) => a + b);
+  byId("table").style.minWidth = `${Math.round(total)}px`;
+  byId("scroll").style.maxWidth = `${Math.round(LOOSE * total)}px`;
   return el("colgroup", {}, columns);
 }
 

@@ -237,6 +237,24 @@ def test_the_pareto_front(shown, rows):
     assert sorted(METHODS, key=at.get) == sorted(METHODS, key=lambda m: -expected(rows, m, "lpips", "church").value)
 
 
+def test_the_front_with_ties(browser, tmp_path):
+    value = {
+        "twin": (0.9, 0.9),
+        "other twin": (0.9, 0.9),
+        "left": (0.8, 0.9),
+        "below": (0.9, 0.8),
+        "up": (0.5, 0.95),
+        "beaten": (0.4, 0.9),
+        "right": (0.95, 0.1),
+    }
+    both = (("psr-1", "retained"), ("esr-1", "target"))
+    made = [row(eraser=m, metric=k, role=r, value=v) for m, values in value.items() for (k, r), v in zip(both, values, strict=True)]
+    (tmp_path / "b.csv").write_text(to_csv(made))
+    write_site([tmp_path / "b.csv"], tmp_path / "b.html")
+    browser.open((tmp_path / "b.html").as_uri())
+    assert set(browser.texts("svg .label.front")) == {"twin", "other twin", "up", "right"}
+
+
 def test_points_are_read_and_opened(shown):
     shown.move(".model.front")
     label = shown.js("document.querySelector('.model.front').getAttribute('aria-label')")
@@ -328,7 +346,7 @@ def test_small_screens(shown):
     shown.size(380, 800)
     assert shown.js("document.documentElement.scrollWidth") <= 380
     click_cell(shown, "uce", "esr-1")
-    assert shown.js("document.getElementById('drawer').getBoundingClientRect().width") <= 380
+    assert 300 < shown.js("document.getElementById('drawer').getBoundingClientRect().width") <= 380
 
 
 # -- images ------------------------------------------------------------------------------------------------------------------------
