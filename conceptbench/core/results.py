@@ -155,6 +155,10 @@ class ResultRow(BaseModel):
 
 TIMED_FIELDS = ("environment", "hardware", "erase_seconds", "peak_memory_mb")
 """What a rerun may change; canonical results are results without them."""
+TIMED_UNITS = ("seconds", "MB")
+"""Units of metrics that a rerun measures anew."""
+BASE, FLOOR, CHECKPOINT = "base", "base-under", "checkpoint"
+"""Names in rows: the unmodified model; how the name of the base under another sampler begins; the preset of weights made elsewhere."""
 COLUMNS = tuple(ResultRow.model_fields)
 
 

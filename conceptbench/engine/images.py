@@ -13,14 +13,12 @@ from typing import Any, overload
 
 from conceptbench.core.files import canonical_json
 from conceptbench.core.manifests import prompts_for
+from conceptbench.core.results import BASE as BASE  # also known by this name
+from conceptbench.core.results import FLOOR as FLOOR
 from conceptbench.core.schemas import Prompt, Role, Sampler, Suite, Task
 from conceptbench.core.seeds import image_seeds
 from conceptbench.models.conditions import Condition
 from conceptbench.models.info import BaseInfo
-
-BASE = "base"
-FLOOR = "base-under"
-"""Begins the row name of the base under another sampler."""
 
 
 @functools.cache

@@ -19,12 +19,11 @@ from conceptbench.core.errors import UserInputError, nearest, unknown_name
 from conceptbench.core.files import key_of
 from conceptbench.core.manifests import read_yaml
 from conceptbench.core.registry import ERASERS, source_hash
+from conceptbench.core.results import CHECKPOINT as CHECKPOINT  # also known by this name
 from conceptbench.core.schemas import Concept
 from conceptbench.models.eraser import Eraser, EraserConfig
 
 DEFAULT_PRESET = "default"
-CHECKPOINT = "checkpoint"
-"""What stands in place of a preset for weights that were made elsewhere."""
 
 
 class OptionLoader(yaml.SafeLoader):

@@ -13,7 +13,7 @@ import torch
 
 from conceptbench import __version__
 from conceptbench.core.files import canonical_json, pretty_json, sha256_bytes, write_text
-from conceptbench.core.results import TIMED_FIELDS, ResultRow, to_csv
+from conceptbench.core.results import TIMED_FIELDS, TIMED_UNITS, ResultRow, to_csv
 from conceptbench.engine.records import write_records
 from conceptbench.engine.store import Store
 
@@ -38,10 +38,6 @@ def canonical(rows: Sequence[ResultRow]) -> list[dict[str, Any]]:
     """The rows without what a rerun may change: fields and metrics of time, memory and machine, and the text of a failure."""
     kept = [row.model_copy(update={"reason": ""}) if row.status == "failed" else row for row in rows if row.unit not in TIMED_UNITS]
     return [{k: v for k, v in row.model_dump(mode="json").items() if k not in TIMED_FIELDS} for row in kept]
-
-
-TIMED_UNITS = ("seconds", "MB")
-"""Units of metrics that a rerun measures anew."""
 
 
 def results_document(outcome: Outcome, judges: Mapping[str, Any], argv: Sequence[str]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from conceptbench.engine.plan import Plan, make_plan
 from conceptbench.models.base import Base
 from conceptbench.models.families import load_base
 
-Unit = Literal["x", "%", "s", "ms", "GiB", "levels", "points"]
+Unit = Literal["x", "%", "s", "ms", "MB", "GiB", "levels", "points"]
 Bound = tuple[Literal["at least", "at most"], float]
 
 
@@ -69,7 +69,7 @@ class Row:
         name: what is measured; those of one benchmark begin alike.
         ours, baseline: the two sides, for people.
         value: the ratio, the share (in [0, 1] with unit ``%``) or whatever the unit says; the median over the rounds.
-        unit: ``x``, ``%``, ``s``, ``GiB``, ``levels`` (of grey) or ``points`` (of a rate in [0, 1]).
+        unit: ``x``, ``%``, ``s``, ``ms``, ``MB``, ``GiB``, ``levels`` (of grey) or ``points`` (of a rate in [0, 1]).
         bound: what is required of the value; None for a line that only explains.
         spread: smallest and largest value over the rounds, or an interval (then ``how`` says so); None for a single number.
         how: how it was measured, in a sentence.

@@ -1,7 +1,7 @@
 """``python tests/benchmarks/run.py [NAME...]``: one table of ratios, ours against a baseline, measured side by side in this
 run.
 
-Benchmarks: ``sampling``, ``matmul``, ``overhead``, ``judging``, ``esd``, ``erasers``, ``plan``; all of them without a name. Each file's docstring
+Benchmarks: ``sampling``, ``matmul``, ``overhead``, ``judging``, ``esd``, ``erasers``, ``plan``, ``site``; all of them without a name. Each file's docstring
 says what is compared and how, and :mod:`benchmarks.measuring` how a ratio is measured. The machine should have nothing else
 to do. The exit code is 1 if a requirement is missed or a benchmark failed; the table is printed all the same.
 """
@@ -31,12 +31,13 @@ from benchmarks.measuring import Row, Settings
 from conceptbench.core.files import pretty_json, write_text
 from conceptbench.engine.provenance import environment
 
-NAMES = ("sampling", "matmul", "overhead", "judging", "esd", "erasers", "plan")
+NAMES = ("sampling", "matmul", "overhead", "judging", "esd", "erasers", "plan", "site")
 SCALES = {
     "x": (1.0, "{:.2f} x"),
     "%": (100.0, "{:.1f} %"),
     "s": (1.0, "{:.1f} s"),
     "ms": (1.0, "{:.2f} ms"),
+    "MB": (1.0, "{:.2f} MB"),
     "GiB": (1.0, "{:.2f} GiB"),
     "levels": (1.0, "{:.0f}"),
     "points": (100.0, "{:+.1f}"),
