@@ -122,6 +122,11 @@ class Sampler(Strict):
     guidance: float = Field(default=7.5, ge=0)
     size: int | None = Field(default=None, ge=8)
 
+    def for_row(self, row: Prompt) -> Sampler:
+        """With a row's own guidance and size, where it has them."""
+        own = {name: value for name, value in (("guidance", row.guidance), ("size", row.size)) if value is not None}
+        return self.model_copy(update=own) if own else self
+
 
 class PromptSource(Strict):
     """Which prompts a task uses: a set's name and a split.

@@ -151,7 +151,7 @@ def read_source(manifest: Path) -> PromptFile:
     if not path.is_file():
         raise MissingDataError(
             f"the prompt set {name!r} does not ship with ConceptBench, and there is no {path}",
-            f"put the {origin.rows} rows of {origin.file} there ({origin.title}; {origin.licence}): {origin.command(path)}",
+            f"put {origin.title} there ({origin.rows} rows; {origin.licence}): {origin.command(path)}",
         )
     digest = sha256_file(path)
     if origin.sha256 not in (None, digest):

@@ -129,9 +129,7 @@ class Images(Sequence[ImageSpec]):
         return Condition(row.text, row.negative or "")
 
     def _sampler(self, row: Prompt) -> Sampler:
-        own = {} if self._task.prompts.rows == "override" else {"guidance": row.guidance, "size": row.size}
-        changed = {name: value for name, value in own.items() if value is not None}
-        return self._suite.sampler.model_copy(update=changed) if changed else self._suite.sampler
+        return self._suite.sampler if self._task.prompts.rows == "override" else self._suite.sampler.for_row(row)
 
     def _seeds(self, row: Prompt, numbers: range) -> list[int]:
         if row.seed is not None:
