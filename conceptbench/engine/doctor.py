@@ -20,13 +20,13 @@ import torch
 from conceptbench import __version__
 from conceptbench.core.errors import ConceptBenchError, MissingWeightsError, UserInputError, unknown_name
 from conceptbench.core.judge import JudgeCard
-from conceptbench.core.manifests import load_concepts, load_prompts, load_suite, names_in, prompts_for
+from conceptbench.core.manifests import load_concepts, load_prompts, load_suite, prompts_for
 from conceptbench.core.protocols import every_metric
 from conceptbench.core.registry import BASES, JUDGES, METRICS
 from conceptbench.core.schemas import Suite, Task
 from conceptbench.engine.lineup import resolve
+from conceptbench.engine.needs import foreign_sets, reference_folders
 from conceptbench.engine.plan import check_supported
-from conceptbench.engine.reference_folders import ReferenceFolder, folder_reference
 
 PACKAGES = ("torch", "diffusers", "transformers", "open_clip_torch", "torchvision", "ray")
 WEIGHTLESS = ("scheduler", "tokenizer", "feature_extractor", "image_processor")
@@ -187,13 +187,12 @@ class Doctor:
             suite = load_suite(name)
         except ConceptBenchError as error:
             return [Check(name, "suite", name, False, error.message, error.hint or f"conceptbench validate {name}")]
-        foreign = [s for s in dict.fromkeys(t.prompts.set for t in suite.tasks) if s in names_in("sources")]
-        found = [self._check(name, "prompts", s, partial(load_prompts, s)) for s in foreign]
+        found = [self._check(name, "prompts", s, partial(load_prompts, s)) for s in foreign_sets(suite)]
         absent = [c.name for c in found if not c.ready]
         found += [
             self._check(name, "data", suite.concepts, partial(_check_data, suite, absent)),
             self._check(name, "base", suite.base, partial(check_base, suite.base)),
-            *(self._check(name, "reference", folder.name, partial(folder.check, n)) for folder, n in _references(suite)),
+            *(self._check(name, "reference", folder.name, partial(folder.check, n)) for folder, n in reference_folders(suite)),
         ]
         metrics = [self._check(name, "metric", m, partial(METRICS.load, m)) for m in dict.fromkeys(m.metric for m in suite.metrics)]
         found += [c for c in metrics if not c.ready]  # worth a line only if one does not import
@@ -222,12 +221,6 @@ def _check_data(suite: Suite, absent: Sequence[str]) -> None:
     for task in suite.tasks:
         if task.prompts.set not in absent:
             prompts_for(task.prompts.set, task.prompts.split, [n for names in task.drawn.values() for n in names])
-
-
-def _references(suite: Suite) -> list[tuple[ReferenceFolder, int | None]]:
-    """The folders of real images that do not ship and that metrics compare with, each once, with the size that is asked for."""
-    asked = ((m.options.get("beside"), m.options.get("n")) for m in every_metric(suite.metrics))
-    return list(dict.fromkeys((own, n) for name, n in asked if isinstance(name, str) and (own := folder_reference(name)) is not None))
 
 
 # -- the machine -----------------------------------------------------------------------------------------------------
