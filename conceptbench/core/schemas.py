@@ -111,13 +111,13 @@ class Sampler(Strict):
     """How images are drawn from a model: part of every image's key.
 
     Attributes:
-        scheduler: ``ddim``, ``ddpm``, ``pndm``, ``euler``, ``dpm++`` or ``unipc``.
+        scheduler: ``ddim``, ``ddpm``, ``pndm``, ``lms``, ``euler``, ``dpm++`` or ``unipc``.
         steps: network steps.
         guidance: classifier-free guidance scale; 1 turns it off.
         size: pixels a side, or None for the base's own.
     """
 
-    scheduler: Literal["ddim", "ddpm", "pndm", "euler", "dpm++", "unipc"] = "ddim"
+    scheduler: Literal["ddim", "ddpm", "pndm", "lms", "euler", "dpm++", "unipc"] = "ddim"
     steps: int = Field(default=50, ge=1, le=1000)
     guidance: float = Field(default=7.5, ge=0)
     size: int | None = Field(default=None, ge=8)
