@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from conceptbench.core.data import data_folder as data_folder  # also known by this name
 from conceptbench.core.errors import UserInputError, unknown_name
 
 Split = Literal["train", "test", "all"]
@@ -68,12 +68,6 @@ class _Source:
     classes: tuple[str, ...]
     read: Callable[[Path, Split], tuple[Images, Labels]]
     download: Callable[[Path], Any]
-
-
-def data_folder(given: str | Path | None = None) -> Path:
-    """The folder of data sets and of models trained on them: the argument, ``$CONCEPTBENCH_DATA``, or ``~/.cache/conceptbench/data``."""
-    named = given or os.environ.get("CONCEPTBENCH_DATA")
-    return Path(named) if named else Path.home() / ".cache" / "conceptbench" / "data"
 
 
 def load_images(name: str, split: Split = "train", folder: str | Path | None = None, download: bool = False) -> ClassImages:

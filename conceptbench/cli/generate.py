@@ -25,7 +25,7 @@ def generate(
     base: Annotated[str, typer.Option("--base", help="A name, a diffusers folder or a hub id.")] = "mini",
     number: Annotated[int, typer.Option("--number", "-n", min=1, help="Images a prompt.")] = 1,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the noise: image k of a prompt has seed + k, rows with a seed of their own keep it.")] = 0,
-    scheduler: Annotated[str, typer.Option("--scheduler", help="ddim, ddpm, pndm, euler, dpm++ or unipc.")] = "ddim",
+    scheduler: Annotated[str, typer.Option("--scheduler", help="ddim, ddpm, pndm, lms, euler, dpm++ or unipc.")] = "ddim",
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Network steps. Default: 10 on mini, else 50.")] = None,
     guidance: Annotated[float | None, typer.Option("--guidance", min=0, help="Default: 3 on mini, else 7.5.")] = None,
     size: Annotated[int | None, typer.Option("--size", min=8, help="Pixels a side. Default: the base's own.")] = None,

@@ -78,6 +78,7 @@ def planned(asked: Mapping[str, Any]) -> tuple[Base, Plan]:
     from conceptbench.engine.brought import checkpoint_entries
     from conceptbench.engine.erasing import check_requests
     from conceptbench.engine.lineup import resolve
+    from conceptbench.engine.needs import check_data
     from conceptbench.engine.plan import make_plan
     from conceptbench.models.families import load_base
 
@@ -88,6 +89,7 @@ def planned(asked: Mapping[str, Any]) -> tuple[Base, Plan]:
     for spec in specs:
         resolve(spec, family=None, tier="mini" if base_name == "mini" else "paper")
     check_device(asked["device"])
+    check_data(suite)
     base = load_base(base_name, device=asked["device"], precision=asked.get("precision", "fp32"), compiled=asked.get("compiled", False))
     entries = {e.spec: e for e in (*(resolve(spec, family=base.info.family, tier=base.info.tier) for spec in specs), *brought)}
     split: Split | None = "development" if asked.get("development") else None

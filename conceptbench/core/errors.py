@@ -35,6 +35,10 @@ class MissingWeightsError(UserInputError):
     """A base or judge is not on this machine; the hint says how to get it."""
 
 
+class MissingDataError(UserInputError):
+    """A prompt set or a set of images that never ships is not on this machine; the hint says what to put where and how to get it."""
+
+
 class PluginError(UserInputError):
     """A plugin does not import, or does not keep the contract."""
 

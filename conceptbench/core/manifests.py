@@ -6,20 +6,19 @@ The ``load_...`` functions give the whole or raise all problems at once.
 
 from __future__ import annotations
 
-import csv
 import functools
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from conceptbench.core.documents import Document, Problem, check, messages, read_document, refuse, unknown
+from conceptbench.core.documents import Document, Problem, check, read_document, refuse
 from conceptbench.core.documents import read_yaml as read_yaml  # also known by this name
 from conceptbench.core.errors import UserInputError, unknown_name
-from conceptbench.core.schemas import Concept, Prompt, PromptRow, Split, Suite, Task
+from conceptbench.core.prompt_files import PromptFile as PromptFile  # also known by these names
+from conceptbench.core.prompt_files import read_prompts as read_prompts
+from conceptbench.core.schemas import Concept, Prompt, Split, Suite, Task
+from conceptbench.core.sources import read_source
 from conceptbench.core.suite_checks import shadowing_judges, strays, unknown_concepts, unknown_plugins
 
 
@@ -29,7 +28,7 @@ def _folder(kind: str) -> Path:
 
 
 def names_in(kind: str) -> list[str]:
-    """Names of the shipped manifests of a kind: ``suites``, ``concepts`` or ``sets``."""
+    """Names of the shipped manifests of a kind: ``suites``, ``concepts``, ``sets``, or ``sources`` of sets that do not ship."""
     return sorted(p.stem for p in _folder(kind).iterdir() if p.suffix in {".yaml", ".csv"})
 
 
@@ -89,73 +88,34 @@ def load_concepts(name: str) -> dict[str, Concept]:
 
 
 # -- prompts ---------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class PromptFile:
-    """A prompt set: the valid rows and the line that each begins in."""
+def find_set(name: str) -> Path:
+    """A prompt set by name: a shipped one, the manifest of one that never ships, or the user's CSV file by path.
 
-    path: Path
-    rows: tuple[Prompt, ...]
-    lines: tuple[int, ...]
-    problems: tuple[Problem, ...]
-
-
-def _header_problems(path: Path, header: Sequence[str]) -> list[str]:
-    columns = PromptRow.model_fields
-    wrong = [unknown(path, 1, "column", c, columns).message for c in dict.fromkeys(header) if c not in columns]
-    wrong += [f"the column {c!r} is there twice" for c in sorted({c for c in header if header.count(c) > 1})]
-    wrong += [f"the column {c!r} is missing" for c, f in columns.items() if f.is_required() and c not in header]
-    return wrong if {"text", "label"} & set(header) else [*wrong, "the column 'text' is missing (or 'label', for class-conditional bases)"]
+    Raises:
+        UserInputError: there is none (with the nearest one).
+    """
+    if name in names_in("sources"):
+        return find_manifest("sources", name, ".yaml")
+    if name.endswith(".csv") or name in names_in("sets"):
+        return find_manifest("sets", name, ".csv")
+    raise unknown_name("set", name, [*names_in("sets"), *names_in("sources")], "or a CSV file by path")
 
 
-def _row_of(header: Sequence[str], cells: Sequence[str]) -> tuple[Prompt | None, list[str]]:
-    if len(cells) != len(header):
-        quoting = "; a text with a comma in it needs quotes" if len(cells) > len(header) else "; empty ones need their commas"
-        return None, [f"{len(cells)} cells where the header has {len(header)}" + quoting]
-    values = {k: v for k, v in zip(header, cells, strict=True) if v.strip() and k in PromptRow.model_fields}
-    try:
-        return PromptRow.model_validate(values).prompt(), []
-    except ValidationError as error:
-        found = messages(PromptRow, error)
-        return None, [f"{place[0]} is empty" if place and place[0] not in values else text.removeprefix("PromptRow: ") for place, text in found]
+def read_set(name: str) -> PromptFile:
+    """The rows of a prompt set by name or path, and all that is wrong with it.
 
-
-def read_prompts(path: Path) -> PromptFile:
-    """The rows of a prompt set (a CSV with the columns of :class:`PromptRow`) and all that is wrong with it."""
-    header: list[str] = []
-    rows, lines, problems = list[Prompt](), list[int](), list[Problem]()
-    first: dict[str, int] = {}
-    line = 1
-    try:
-        reader = csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""), strict=True)
-        for cells in reader:
-            begins, line = line, reader.line_num + 1  # a quoted text may go over several lines
-            if not header:
-                header = cells
-                problems += [Problem(path, begins, m) for m in _header_problems(path, header)]
-                if not {c for c, f in PromptRow.model_fields.items() if f.is_required()} <= set(header) or len(set(header)) < len(header):
-                    break  # every row would repeat it
-            elif cells:
-                row, wrong = _row_of(header, cells)
-                problems += [Problem(path, begins, m) for m in wrong]
-                if row is None:
-                    continue
-                if first.setdefault(row.prompt_id, begins) != begins:
-                    problems.append(Problem(path, begins, f"prompt_id {row.prompt_id!r} occurs twice: in line {first[row.prompt_id]} and here"))
-                rows.append(row)
-                lines.append(begins)
-    except csv.Error as error:
-        problems.append(Problem(path, line, f"not valid CSV: {error}; the row begins here"))
-    except (OSError, ValueError) as error:
-        problems.append(Problem(path, None, f"not readable as CSV: {error}"))
-    if not header and not problems:
-        problems.append(Problem(path, None, f"the file is empty; its columns are {', '.join(PromptRow.model_fields)}"))
-    return PromptFile(path, tuple(rows), tuple(lines), tuple(problems))
+    Raises:
+        UserInputError: there is none (with the nearest one).
+        MissingDataError: it never ships and is not on this machine; with the command that gets it.
+    """
+    path = find_set(name)
+    return read_prompts(path) if path.suffix == ".csv" else read_source(path)
 
 
 @functools.cache
 def load_prompts(name: str) -> tuple[Prompt, ...]:
-    """The rows of a prompt set (a CSV with the columns of :class:`PromptRow`)."""
-    found = read_prompts(find_manifest("sets", name, ".csv"))
+    """The rows of a prompt set by name or path; raises all that is wrong with it."""
+    found = read_set(name)
     refuse(found.problems, "")
     return found.rows
 

@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from conceptbench.core.strict import Strict as Strict  # also known by this name
 from conceptbench.core.trained_judges import TrainedJudgeSpec
@@ -65,6 +65,7 @@ class Prompt:
     negative: str | None = None
     content: str = ""
     is_label: bool = False
+    size: int | None = None
 
 
 class PromptRow(Strict):
@@ -80,6 +81,7 @@ class PromptRow(Strict):
         seed: fixed noise seed, else derived from suite seed, prompt_id and image number.
         guidance, negative: override the sampler's for this row.
         content: the prompt without its style or artist.
+        size: pixels a side, in place of the sampler's for this row.
     """
 
     prompt_id: str
@@ -91,6 +93,7 @@ class PromptRow(Strict):
     guidance: float | None = None
     negative: str | None = None
     content: str = ""
+    size: int | None = Field(default=None, ge=8)
 
     @model_validator(mode="after")
     def _text_or_label(self) -> PromptRow:
@@ -101,30 +104,51 @@ class PromptRow(Strict):
     def prompt(self) -> Prompt:
         """The same without what validating needs."""
         text, is_label = self.text or self.label, bool(self.label)
-        return Prompt(self.prompt_id, text, sys.intern(self.concept), self.split, self.seed, self.guidance, self.negative, self.content, is_label)
+        return Prompt(self.prompt_id, text, sys.intern(self.concept), self.split, self.seed, self.guidance, self.negative, self.content, is_label, self.size)
 
 
 class Sampler(Strict):
     """How images are drawn from a model: part of every image's key.
 
     Attributes:
-        scheduler: ``ddim``, ``ddpm``, ``pndm``, ``euler``, ``dpm++`` or ``unipc``.
+        scheduler: ``ddim``, ``ddpm``, ``pndm``, ``lms``, ``euler``, ``dpm++`` or ``unipc``.
         steps: network steps.
         guidance: classifier-free guidance scale; 1 turns it off.
         size: pixels a side, or None for the base's own.
     """
 
-    scheduler: Literal["ddim", "ddpm", "pndm", "euler", "dpm++", "unipc"] = "ddim"
+    scheduler: Literal["ddim", "ddpm", "pndm", "lms", "euler", "dpm++", "unipc"] = "ddim"
     steps: int = Field(default=50, ge=1, le=1000)
     guidance: float = Field(default=7.5, ge=0)
     size: int | None = Field(default=None, ge=8)
 
+    def for_row(self, row: Prompt) -> Sampler:
+        """With a row's own guidance and size, where it has them."""
+        own = {name: value for name, value in (("guidance", row.guidance), ("size", row.size)) if value is not None}
+        return self.model_copy(update=own) if own else self
+
 
 class PromptSource(Strict):
-    """Which prompts a task uses: a set's name and a split."""
+    """Which prompts a task uses: a set's name and a split.
+
+    Attributes:
+        rows: whether rows' own guidance and size are honoured or overridden by the suite's sampler. Their seeds are theirs in any case.
+        role: draw only what is measured in this role; a set of captions has no prompts for what a task erases.
+        clusters: what intervals are over: the ``prompt`` is a sample of many, or each ``image`` is one of the draws of one prompt.
+    """
 
     set: str
     split: Split = "heldout"
+    rows: Literal["honour", "override"] = "honour"
+    role: Role | None = None
+    clusters: Literal["prompt", "image"] = "prompt"
+
+    @model_serializer(mode="wrap")
+    def _brief(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what is as usual, so that it changes no suite's content key."""
+        usual = {name: PromptSource.model_fields[name].default for name in ("rows", "role", "clusters")}
+        written: dict[str, Any] = whole(self)
+        return {name: value for name, value in written.items() if name not in usual or value != usual[name]}
 
 
 class Task(Strict):
@@ -163,6 +187,12 @@ class Task(Strict):
     def kept(self) -> tuple[str, ...]:
         """What is measured as retained."""
         return (*self.restored, *self.retained, *self.unseen)
+
+    @property
+    def drawn(self) -> dict[Role, tuple[str, ...]]:
+        """What is drawn, by the role that it is measured in, targets first."""
+        every: dict[Role, tuple[str, ...]] = {"target": self.erased, "retained": self.kept}
+        return {role: names for role, names in every.items() if self.prompts.role in (None, role)}
 
     @model_validator(mode="after")
     def _disjoint(self) -> Task:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from conceptbench.core.documents import Document, Location, Problem, check, read_document, unknown
-from conceptbench.core.errors import ConceptBenchError, MissingWeightsError, UserInputError
+from conceptbench.core.errors import ConceptBenchError, MissingDataError, MissingWeightsError, UserInputError
 from conceptbench.core.judge import JudgeCard, JudgeRole
-from conceptbench.core.manifests import ConceptFile, PromptFile, find_manifest, read_concepts, read_prompts
+from conceptbench.core.manifests import ConceptFile, PromptFile, find_manifest, find_set, read_concepts, read_prompts, read_set
 from conceptbench.core.metric_checks import label_problems, metric_problems
 from conceptbench.core.prompt_checks import concept_problems, prompt_problems, strangers, too_few
 from conceptbench.core.protocols import spelled_out
@@ -146,7 +146,11 @@ def _sets_of(parts: Parts, found: Findings) -> dict[str, PromptFile]:
         if task.prompts.set in sets:
             continue
         try:
-            sets[task.prompts.set] = read_prompts(find_manifest("sets", task.prompts.set, ".csv"))
+            sets[task.prompts.set] = read_set(task.prompts.set)
+        except MissingDataError as error:
+            reason = f"prompt set {task.prompts.set!r}: its rows, because it does not ship and is not here ({error.hint})"
+            found.skipped += [] if reason in found.skipped else [reason]
+            continue
         except UserInputError as error:
             found.problems.append(parts.document.problem(("tasks", i, "prompts", "set"), error.message))
             continue
@@ -163,7 +167,7 @@ def _seed_problems(parts: Parts) -> list[Problem]:
     found = []
     for name, spec in parts.judges.items():
         try:
-            _ = spec.seeds_of and find_manifest("sets", spec.seeds_of, ".csv")
+            _ = spec.seeds_of and find_set(spec.seeds_of)
         except UserInputError as error:
             found.append(parts.document.problem(("judges", name, "seeds_of"), error.message))
     return found
@@ -175,10 +179,12 @@ def _coverage_problems(parts: Parts, sets: Mapping[str, PromptFile], concepts: C
     seen: set[tuple[str, str, str]] = set()
     for i, task in parts.tasks.items():
         source = task.prompts
+        drawn = {n for names in task.drawn.values() for n in names}
         for role, names in (("targets", task.targets), ("retained", task.retained), ("unseen", task.unseen)):
             for j, name in enumerate(names):
                 file = sets.get(source.set)
-                if file is None or (source.set, source.split, name) in seen or (concepts is not None and name not in concepts.positions):
+                known = concepts is None or name in concepts.positions
+                if file is None or name not in drawn or (source.set, source.split, name) in seen or not known:
                     continue
                 seen.add((source.set, source.split, name))
                 line = parts.document.line(("tasks", i, role, j))
@@ -187,7 +193,7 @@ def _coverage_problems(parts: Parts, sets: Mapping[str, PromptFile], concepts: C
                     there = ", ".join(f"{n} {s}" for s, n in counts.items() if n) or "none at all"
                     message = f"task {task.id!r}: the set {source.set!r} has no {source.split} prompts for {name!r} (it has {there})"
                     found.append(Problem(parts.document.path, line, message))
-                found += too_few(file, name, source.split, parts.document.path, line)
+                found += too_few(file, name, source.split, parts.document.path, line) if source.clusters == "prompt" else []
     return found
 
 

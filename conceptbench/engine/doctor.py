@@ -20,11 +20,12 @@ import torch
 from conceptbench import __version__
 from conceptbench.core.errors import ConceptBenchError, MissingWeightsError, UserInputError, unknown_name
 from conceptbench.core.judge import JudgeCard
-from conceptbench.core.manifests import load_concepts, load_suite, prompts_for
+from conceptbench.core.manifests import load_concepts, load_prompts, load_suite, prompts_for
 from conceptbench.core.protocols import every_metric
 from conceptbench.core.registry import BASES, JUDGES, METRICS
 from conceptbench.core.schemas import Suite, Task
 from conceptbench.engine.lineup import resolve
+from conceptbench.engine.needs import foreign_sets, reference_folders
 from conceptbench.engine.plan import check_supported
 
 PACKAGES = ("torch", "diffusers", "transformers", "open_clip_torch", "torchvision", "ray")
@@ -159,7 +160,7 @@ class Check:
 
     Attributes:
         suite: its name.
-        kind: ``suite``, ``data``, ``base``, ``metric``, ``judge`` or ``eraser``.
+        kind: ``suite``, ``data``, ``prompts``, ``reference``, ``base``, ``metric``, ``judge`` or ``eraser``.
         name: of the thing.
         ready: whether it is here.
         detail: what is wrong; empty if nothing is.
@@ -186,9 +187,12 @@ class Doctor:
             suite = load_suite(name)
         except ConceptBenchError as error:
             return [Check(name, "suite", name, False, error.message, error.hint or f"conceptbench validate {name}")]
-        found = [
-            self._check(name, "data", suite.concepts, partial(_check_data, suite)),
+        found = [self._check(name, "prompts", s, partial(load_prompts, s)) for s in foreign_sets(suite)]
+        absent = [c.name for c in found if not c.ready]
+        found += [
+            self._check(name, "data", suite.concepts, partial(_check_data, suite, absent)),
             self._check(name, "base", suite.base, partial(check_base, suite.base)),
+            *(self._check(name, "reference", folder.name, partial(folder.check, n)) for folder, n in reference_folders(suite)),
         ]
         metrics = [self._check(name, "metric", m, partial(METRICS.load, m)) for m in dict.fromkeys(m.metric for m in suite.metrics)]
         found += [c for c in metrics if not c.ready]  # worth a line only if one does not import
@@ -211,10 +215,12 @@ class Doctor:
         return Check(suite, kind, name, not detail, detail, remedy)
 
 
-def _check_data(suite: Suite) -> None:
+def _check_data(suite: Suite, absent: Sequence[str]) -> None:
+    """The concepts, and prompts for them in the sets that are here."""
     load_concepts(suite.concepts)
     for task in suite.tasks:
-        prompts_for(task.prompts.set, task.prompts.split, [*task.erased, *task.kept])
+        if task.prompts.set not in absent:
+            prompts_for(task.prompts.set, task.prompts.split, [n for names in task.drawn.values() for n in names])
 
 
 # -- the machine -----------------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ def specs_of(rows: Sequence[Prompt], sampler: Sampler, number: int, seed: int) -
             k,
             Condition(row.text, row.negative or ""),
             (seed if row.seed is None else row.seed) + k,
-            sampler if row.guidance is None else sampler.model_copy(update={"guidance": row.guidance}),
+            sampler.for_row(row),
         )
         for row in rows
         for k in range(number)

@@ -91,8 +91,7 @@ class Images(Sequence[ImageSpec]):
     def __init__(self, suite: Suite, task: Task, limit: int | None = None) -> None:
         self._suite, self._task = suite, task
         self._rows: list[tuple[Role, Prompt]] = []
-        roles: tuple[tuple[Role, tuple[str, ...]], ...] = (("target", task.erased), ("retained", task.kept))
-        for role, names in roles:
+        for role, names in task.drawn.items():
             rows = defaultdict(list)
             for row in prompts_for(task.prompts.set, task.prompts.split, list(names)) if names else ():
                 rows[row.concept].append(row)
@@ -120,14 +119,15 @@ class Images(Sequence[ImageSpec]):
         condition, sampler = self._condition(row), self._sampler(row)
         for number, seed in zip(numbers, self._seeds(row, numbers), strict=True):
             # a label is one condition and no sample of prompts: each of its images is a cluster of its own
-            prompt_id, number = (f"{row.prompt_id}-{number}", 0) if row.is_label else (row.prompt_id, number)
+            alone = row.is_label or self._task.prompts.clusters == "image"
+            prompt_id, number = (f"{row.prompt_id}-{number}", 0) if alone else (row.prompt_id, number)
             yield ImageSpec(self._task.id, row.concept, role, prompt_id, number, condition, seed, sampler, row.content)
 
     def _condition(self, row: Prompt) -> Condition:
         return Condition(row.text, row.negative or "")
 
     def _sampler(self, row: Prompt) -> Sampler:
-        return self._suite.sampler if row.guidance is None else self._suite.sampler.model_copy(update={"guidance": row.guidance})
+        return self._suite.sampler if self._task.prompts.rows == "override" else self._suite.sampler.for_row(row)
 
     def _seeds(self, row: Prompt, numbers: range) -> list[int]:
         if row.seed is not None:

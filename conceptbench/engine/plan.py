@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from conceptbench.core.errors import UserInputError
 from conceptbench.core.files import key_of
@@ -80,10 +81,15 @@ class Plan:
     development: bool = False
 
     def content_key(self) -> str:
-        """The hash of what the suite asks for: itself, its concepts and every prompt and seed."""
+        """The hash of what the suite asks for: itself, its concepts and every prompt and seed, with the sampler where rows have their own."""
         concepts = {t.id: task_concepts(self.suite, t) for t in self.suite.tasks}
-        images = {t: [[s.concept, s.prompt_id, s.condition.text, s.condition.negative, s.seed] for s in specs] for t, specs in self.images.items()}
+        images = {t: [self._asked(s) for s in specs] for t, specs in self.images.items()}
         return key_of({"suite": self.suite, "concepts": concepts, "images": images})
+
+    def _asked(self, spec: ImageSpec) -> list[Any]:
+        """What a suite's content key has of an image."""
+        own = [] if spec.sampler == self.suite.sampler else [spec.sampler]
+        return [spec.concept, spec.prompt_id, spec.condition.text, spec.condition.negative, spec.seed, *own]
 
     def without_erasers(self) -> Plan:
         """The same images without a line-up."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from conceptbench.core.registry import REFERENCES
 from conceptbench.core.schemas import Concept
 from conceptbench.engine.judging import judge_key
 from conceptbench.engine.pictures import chosen_pictures, folder_digest, read_picture
+from conceptbench.engine.reference_folders import folder_reference
 from conceptbench.engine.store import Store
 
 BATCH = 64
@@ -64,19 +65,32 @@ class References:
         """Refuses what is no reference set, without judging it."""
         if name in REFERENCES.names() and n is None:
             raise UserInputError(f"the reference set {name!r} is made on demand and has no size of its own", "say how many images with the option n")
-        if name not in REFERENCES.names():
-            self._files(name, n)
+        own = folder_reference(name)
+        if own is not None:
+            own.check(n)
+        else:
+            folder = self.folder(name)
+            _ = folder and chosen_pictures(folder, n, WHAT)
+
+    def folder(self, name: str) -> Path | None:
+        """The folder that a set is: the user's, or a registered one's; None for a set that is made on demand.
+
+        Raises:
+            UserInputError: there is no such set, or its folder is not here.
+        """
+        if name in REFERENCES.names():
+            own = folder_reference(name)
+            return None if own is None else own.folder()
+        if not Path(name).is_dir():
+            raise unknown_name("reference set", name, ["base", *REFERENCES.names()], "or a folder of images")
+        return Path(name)
 
     def _digest(self, name: str, n: int | None, concepts: Sequence[Concept]) -> str:
         self.check(name, n)
-        if name in REFERENCES.names():
+        folder = self.folder(name)
+        if folder is None:
             return sha256_bytes(REFERENCES.load(name)(concepts, n, SEED).tobytes())
-        return folder_digest(Path(name), n, WHAT)
-
-    def _files(self, name: str, n: int | None) -> list[Path]:
-        if not Path(name).is_dir():
-            raise unknown_name("reference set", name, ["base", *REFERENCES.names()], "or a folder of images")
-        return chosen_pictures(Path(name), n, WHAT)
+        return folder_digest(folder, n, WHAT)
 
     def _stored(self, judge: str, group: str) -> dict[str, NDArray[Any]] | None:
         found = self._store.read_judged(judge_key(self._judges[judge].card), f"reference-{group}")
@@ -94,15 +108,18 @@ class References:
         self._store.write_judged(judge_key(self._judges[judge].card), f"reference-{group}", [str(i) for i in range(count)], said)
         return said
 
-    def _batches(self, name: str, n: int | None, concepts: Sequence[Concept]) -> list[NDArray[np.uint8]]:
-        """The images in batches of one size each, in the set's order."""
-        if name in REFERENCES.names():
+    def _batches(self, name: str, n: int | None, concepts: Sequence[Concept]) -> Iterator[NDArray[np.uint8]]:
+        """The images in batches of one size each, in the set's order; of a folder one batch at a time is in memory."""
+        folder = self.folder(name)
+        if folder is None:
             made = REFERENCES.load(name)(concepts, n, SEED)
-            return [made[i : i + BATCH] for i in range(0, len(made), BATCH)]
-        batches: list[list[NDArray[np.uint8]]] = []
-        for path in self._files(name, n):
+            yield from (made[i : i + BATCH] for i in range(0, len(made), BATCH))
+            return
+        batch: list[NDArray[np.uint8]] = []
+        for path in chosen_pictures(folder, n, WHAT):
             pixels = read_picture(path)
-            if not batches or batches[-1][0].shape != pixels.shape or len(batches[-1]) == BATCH:
-                batches.append([])
-            batches[-1].append(pixels)
-        return [np.stack(b) for b in batches]
+            if batch and (batch[0].shape != pixels.shape or len(batch) == BATCH):
+                yield np.stack(batch)
+                batch = []
+            batch.append(pixels)
+        yield np.stack(batch)

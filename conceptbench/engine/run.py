@@ -141,8 +141,8 @@ class Runner:
         sampler = self.plan.suite.floor
         assert sampler is not None
         suite = self.plan.suite
-        # a row's own guidance stays: only the sampler may differ
-        partners = {id(s): replace(s, sampler=sampler if s.sampler == suite.sampler else _guided(sampler, s.sampler)) for s in specs}
+        # a row's own guidance and size stay: only the sampler may differ
+        partners = {id(s): replace(s, sampler=_as_row(sampler, s.sampler, suite.sampler)) for s in specs}
         own = {id(other): s for s, other in zip(specs, partners.values(), strict=True)}
         group = f"floor-{key_of(suite.sampler)}"
         images = self._images(list(partners.values()), BASE, f"{BASE} under another sampler", group=group, partner=lambda s: own[id(s)])
@@ -245,6 +245,6 @@ class Runner:
         }
 
 
-def _guided(sampler: Sampler, like: Sampler) -> Sampler:
-    """The sampler with another's guidance."""
-    return sampler.model_copy(update={"guidance": like.guidance})
+def _as_row(sampler: Sampler, row: Sampler, suite: Sampler) -> Sampler:
+    """The floor's sampler with what a row's own differs in from the suite's."""
+    return sampler.model_copy(update={name: getattr(row, name) for name in ("guidance", "size") if getattr(row, name) != getattr(suite, name)})

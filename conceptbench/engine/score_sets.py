@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conceptbench.core.metric import Asked, Sample, Scored, SetMetric
-from conceptbench.core.registry import REFERENCES
 from conceptbench.core.results import Difference, ResultRow, RowRole
 from conceptbench.core.schemas import Concept
 from conceptbench.engine.groups import ALL, Group, groups_of
@@ -55,7 +54,7 @@ class SetScores:
 
     def _protocol(self) -> str:
         """The metric's protocol; of a folder of images the name says too little, so its content is part of it."""
-        if self.references is None or self.metric.beside in ("base", "others", *REFERENCES.names()):
+        if self.references is None or self.metric.beside in ("base", "others") or self.references.folder(self.metric.beside) is None:
             return self.metric.protocol
         head, _, judge = self.metric.protocol.rpartition("/")
         return f"{head}~{self.references.digest(self.metric.beside, self.metric.reference_size, ())[:8]}/{judge}"
