@@ -202,7 +202,8 @@ def _agreement(a: Agreement) -> str:
     if a.tau is None:
         return "Order of the methods: no two of them that both sides tell apart."
     basis = f"{a.lines} line(s) with up to {a.methods} methods, {a.pairs} pairs"
-    return f"Order of the methods, without the base: Kendall's tau-b {a.tau:.2f} [{a.low:.2f}, {a.high:.2f}] over {basis}; the interval is of the measured values alone."
+    tau = f"Kendall's tau-b {a.tau:.2f} [{a.low:.2f}, {a.high:.2f}]"
+    return f"Order of the methods, without the base: {tau} over {basis}; the interval is of the measured values alone."
 
 
 def _measured_with(rows: Sequence[ResultRow]) -> str:
