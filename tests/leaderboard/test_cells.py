@@ -33,7 +33,7 @@ def test_one_measurement_in_two_runs_is_one_row(tmp_path):
     """Runs with other tasks of one suite have its base in common: only the hash of the suite, time and machine differ."""
     again = row(suite_sha256="b" * 64, environment="other", hardware="other", erase_seconds=3.0)
     assert values(filled(tmp_path, {"main": [row(suite_sha256="a" * 64)], "more": [again]}))["A", "E"] == 50.0
-    with pytest.raises(UserInputError, match="value: 0.5, 0.6"):
+    with pytest.raises(UserInputError, match=r"value: 0\.5, 0\.6"):
         filled(tmp_path, {"main": [row()], "more": [again.model_copy(update={"value": 0.6})]})
 
 

@@ -14,7 +14,7 @@ from conceptbench.leaderboard.published import Cell
 from conceptbench.leaderboard.rendering import FORMATS, to_csv, to_html, to_latex, to_markdown
 from conceptbench.leaderboard.spec_files import load_table
 
-HOSTILE = r'<img src=x onerror="alert(1)"> & 100% | $x_1^2$ #{a} \input{f} ~ *b* `c` [d]'
+HOSTILE = r'<img src=x onerror="alert(1)"> & 100%|$x_1^2$ #{a} \input{f} ~ *b* `c` [d]'
 
 
 def kpop(tier="mini", value=0.9, **changes):
