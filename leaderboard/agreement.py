@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from conceptbench.engine.images import BASE
 from conceptbench.leaderboard.cells import FilledTable, Measured
 
 DRAWS = 2000
@@ -37,19 +38,42 @@ class Agreement:
     pairs: int
 
 
+Line = list[tuple[float, Measured]]
+"""Published and measured of the cells that differ in the method only."""
+
+
 def agreement_of(table: FilledTable) -> Agreement:
     """The agreement over all lines of a table.
 
-    A line holds the cells that differ in the method only. Concordant and discordant pairs and ties are counted within lines and
-    added up before tau-b is taken. The interval is of the measurement alone: measured values are drawn 2000 times from their
-    95 % intervals (each half a normal distribution as wide as its side of the interval, without one the value itself), the
-    published ones stay. Which end is better does not matter: it is the same for both sides.
+    A line holds the cells that differ in the method only. The unmodified model is no method, and everything differs from it: it is
+    left out. Concordant and discordant pairs and ties are counted within lines and added up before tau-b is taken. The interval is
+    of the measurement alone: measured values are drawn 2000 times from their 95 % intervals (each half a normal distribution as wide
+    as its side of the interval, without one the value itself), the published ones stay. Draws are independent, although methods are
+    measured on the same prompts, so the interval is rather too wide. Which end is better does not matter: it is the same for both sides.
     """
-    lines: dict[tuple[str, str], list[tuple[float, Measured]]] = {}
+    return _pooled(list(_lines(table).values()))
+
+
+def agreement_parts(table: FilledTable) -> dict[str, Agreement]:
+    """The agreement of each column alone; of each row, where the methods are columns."""
+    side = 1 if table.spec.methods.startswith("rows") else 0
+    parts: dict[str, list[Line]] = {}
+    for rest, line in _lines(table).items():
+        parts.setdefault(rest[side], []).append(line)
+    return {label: _pooled(lines) for label, lines in parts.items()}
+
+
+def _lines(table: FilledTable) -> dict[tuple[str, str], Line]:
+    lines: dict[tuple[str, str], Line] = {}
     for cell in table.cells:
-        if cell.published is not None and cell.measured is not None and cell.measured.value is not None:
-            lines.setdefault(table.methods(cell)[1], []).append((cell.published.value, cell.measured))
-    kept = [line for line in lines.values() if len(line) > 1]
+        if cell.published is None or cell.measured is None or cell.measured.value is None or cell.measured.row.eraser == BASE:
+            continue
+        lines.setdefault(table.methods(cell)[1], []).append((cell.published.value, cell.measured))
+    return lines
+
+
+def _pooled(lines: Sequence[Line]) -> Agreement:
+    kept = [line for line in lines if len(line) > 1]
     if not kept:
         return Agreement(None, None, None, 0, 0, 0)
     published = [np.array([p for p, _ in line]) for line in kept]

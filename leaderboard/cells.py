@@ -10,9 +10,11 @@ from typing import Any
 from conceptbench.core.errors import NotComparableError, UserInputError
 from conceptbench.core.results import TIMED_FIELDS, ResultRow
 from conceptbench.leaderboard.published import LEVELS, Cell
-from conceptbench.leaderboard.specs import RUN, Combine, Line, TableSpec, Tier, cells_of, conditions_of, matches, published_of
+from conceptbench.leaderboard.specs import COUNTS, RUN, Combine, Line, TableSpec, Tier, cells_of, conditions_of, matches, published_of
 
 Dumped = Mapping[str, Any]
+BESIDE = (*TIMED_FIELDS, "suite_sha256")
+"""What two rows of one measurement may differ in: runs of one suite with other tasks have its base in common, but not its hash."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,9 @@ class TableCell:
 
     @property
     def outside(self) -> bool | None:
-        """Whether the published number is outside of the measured interval; None where either is missing."""
+        """Whether the published number is outside of the measured interval; None where either is missing, or the measurement is not whole."""
         m, p = self.measured, self.published
-        if m is None or p is None or m.low is None or m.high is None:
+        if m is None or p is None or m.low is None or m.high is None or m.row.status != "ok":
             return None
         half = 0.5 * 10.0 ** -len(p.text.partition(".")[2])  # printed numbers are rounded
         return not m.low - half <= p.value <= m.high + half
@@ -141,7 +143,7 @@ def _the_row(pool: Sequence[tuple[Dumped, ResultRow]], spec: TableSpec, tier: Ti
     found: dict[str, tuple[Dumped, ResultRow]] = {}
     for values, one in pool:
         if matches(values, where):
-            found.setdefault(one.model_copy(update=dict.fromkeys(TIMED_FIELDS)).model_dump_json(), (values, one))  # the base is in every run of a suite
+            found.setdefault(one.model_copy(update=dict.fromkeys(BESIDE)).model_dump_json(), (values, one))  # the base is in every run of a suite
     combine = _option(row, column, "combine")
     if combine is not None and found:
         return _combined([one for _, one in found.values()], combine)
@@ -191,12 +193,12 @@ def _half_width(parts: Sequence[tuple[float, float | None, float | None]]) -> fl
 def _measured(row: ResultRow, line: Line, column: Line, printed: Cell | None) -> Measured:
     """Scale, digits and spread as the published number has them, unless the spec says otherwise."""
     scale, digits, spread = (_option(line, column, name) for name in ("scale", "digits", "spread"))
+    field = _option(line, column, "value") or "value"
     if scale is None:
-        scale = 100.0 if row.unit == "rate" and (printed is None or printed.unit == "%") else 1.0
+        scale = 100.0 if field not in COUNTS and row.unit == "rate" and (printed is None or printed.unit == "%") else 1.0
     if digits is None:
         digits = len(printed.text.partition(".")[2]) if printed is not None else 1 if row.unit == "rate" else 3
     spread = (printed is not None and printed.spread is not None) if spread is None else spread
-    field = _option(line, column, "value") or "value"
     ends = {"value": ("ci_low", "ci_high"), "delta": ("delta_low", "delta_high")}.get(field, (None, None))
     low, high = (None if end is None else getattr(row, end) for end in ends)
 
@@ -207,7 +209,10 @@ def _measured(row: ResultRow, line: Line, column: Line, printed: Cell | None) ->
 
 
 def _check_comparable(table: FilledTable) -> None:
-    """No column mixes protocols of one metric or major versions of a suite; where rows stand apart, each first level is on its own."""
+    """No column, and no line of methods, mixes protocols of one metric or major versions of a suite.
+
+    Where rows stand apart, each first level is on its own.
+    """
     seen: dict[tuple[str, ...], tuple[TableCell, str]] = {}
     for cell in table.cells:
         if cell.measured is None:
@@ -216,6 +221,7 @@ def _check_comparable(table: FilledTable) -> None:
         group = (cell.row.split(LEVELS)[0],) if table.spec.apart else ()
         for key, text in (
             ((*group, cell.column, row.metric, "protocol"), row.protocol),
+            ((*group, *table.methods(cell)[1], row.metric, "protocol"), row.protocol),
             ((*group, row.suite, "version"), row.suite_version.partition(".")[0]),
             ((*group, "status"), "development" if row.status == "development" else "held out"),
         ):

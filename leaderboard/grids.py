@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from conceptbench.core.results import ResultRow
-from conceptbench.leaderboard.agreement import Agreement, agreement_of
+from conceptbench.leaderboard.agreement import Agreement, agreement_of, agreement_parts
 from conceptbench.leaderboard.cells import FilledTable, Measured, TableCell
 from conceptbench.leaderboard.published import LEVELS
 
@@ -77,7 +77,7 @@ def measured_text(m: Measured | None) -> tuple[str, str]:
     if m is None:
         return "", ""
     value = number(m.value, m.digits) + ("" if m.spread is None else f" ± {number(m.spread, m.digits)}")
-    value += {"ok": ""}.get(m.row.status, f" ({m.row.status})") if m.row.status in ("partial", "failed") else ""
+    value += f" ({m.row.status})" if m.row.status in ("partial", "failed") else ""
     return value, "" if m.low is None else f"[{number(m.low, m.digits)}, {number(m.high, m.digits)}]"
 
 
@@ -121,6 +121,7 @@ def _groups(table: FilledTable) -> list[tuple[list[str], list[str]]]:
     found: dict[str, list[str]] = {}
     for column in table.columns:
         found.setdefault(column.rpartition(LEVELS)[0] or column, []).append(column)
+    # a column of one level (a change of weights beside ACC / LPIPS) has no last level to name
     return [([*head.split(LEVELS), " / ".join(m.rpartition(LEVELS)[2] for m in members if LEVELS in m)], members) for head, members in found.items()]
 
 
@@ -176,7 +177,7 @@ def _facts(table: FilledTable) -> list[str]:
     lines = [f"First line: published ({spec.source})." if spec.published else f"After {spec.source}, which prints no numbers."]
     if not rows:
         return [*lines, f"Nothing is measured yet: `conceptbench table run {spec.id} --tier {table.tier}`."]
-    missing = sum(c.measured is None for c in table.cells)
+    missing = sum(c.measured is None or c.measured.value is None for c in table.cells)
     lines.append(f"{'Second line: m' if spec.published else 'M'}easured on the {table.tier} tier, with 95 % intervals; {_measured_with(rows)}.")
     if missing:
         lines.append(f"{missing} of {len(table.cells)} cells are not measured.")
@@ -186,15 +187,23 @@ def _facts(table: FilledTable) -> list[str]:
         known = [c for c in table.cells if c.outside is not None]
         lines.append(f"{OUTSIDE}: the published number is outside of the measured interval, {sum(bool(c.outside) for c in known)} of {len(known)} with one.")
     if spec.published:
-        lines.append(_agreement(agreement_of(table)))
+        lines += [_agreement(agreement_of(table)), *_agreement_parts(table)]
     return lines
+
+
+def _agreement_parts(table: FilledTable) -> list[str]:
+    """The same by column, or by row where methods are columns; nothing if there is only one."""
+    parts = [(label, a) for label, a in agreement_parts(table).items() if a.tau is not None]
+    shown = "; ".join(f"{label.replace(LEVELS, ' ')} {a.tau:.2f} [{a.low:.2f}, {a.high:.2f}]" for label, a in parts)
+    return [f"One by one: {shown}."] if len(parts) > 1 else []
 
 
 def _agreement(a: Agreement) -> str:
     if a.tau is None:
         return "Order of the methods: no two of them that both sides tell apart."
     basis = f"{a.lines} line(s) with up to {a.methods} methods, {a.pairs} pairs"
-    return f"Order of the methods: Kendall's tau-b {a.tau:.2f} [{a.low:.2f}, {a.high:.2f}] over {basis}; the interval is of the measured values alone."
+    tau = f"Kendall's tau-b {a.tau:.2f} [{a.low:.2f}, {a.high:.2f}]"
+    return f"Order of the methods, without the base: {tau} over {basis}; the interval is of the measured values alone."
 
 
 def _measured_with(rows: Sequence[ResultRow]) -> str:

@@ -62,7 +62,8 @@ _TEX = {
 
 
 def _tex(text: str) -> str:
-    return "".join(_TEX.get(c, c) for c in text.replace("\n", " "))
+    shown = "".join(_TEX.get(c, c) for c in text.replace("\n", " "))
+    return f"{{}}{shown}" if text[:1] in ("[", "*") else shown  # after a line break or an item it would be an argument
 
 
 def _tex_notes(notes: tuple[int, ...]) -> str:
@@ -109,7 +110,13 @@ def to_csv(table: FilledTable) -> str:
     for cell in table.cells:
         row, m, p = (None if cell.measured is None else cell.measured.row), cell.measured, cell.published
         values = {} if row is None else {k: getattr(row, k) for k in COLUMNS if k in type(row).model_fields}
-        values |= {"table": table.spec.id, "tier": table.tier, "row": cell.row, "column": cell.column, "outside": cell.outside}
+        values |= {
+            "table": table.spec.id,
+            "tier": table.tier,
+            "row": cell.row,
+            "column": cell.column,
+            "outside": cell.outside if table.tier == "paper" else None,
+        }
         values |= {} if p is None else {"published": p.value, "published_spread": p.spread, "published_unit": p.unit}
         values |= {"value": None, "ci_low": None, "ci_high": None, "spread": None}
         values |= {} if m is None else {"value": m.value, "ci_low": m.low, "ci_high": m.high, "spread": m.spread}

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from conceptbench.core.documents import Document, Problem, check, read_document, refuse, unknown
 from conceptbench.core.errors import UserInputError, nearest, unknown_name
-from conceptbench.core.results import COLUMNS
 from conceptbench.leaderboard.published import load_published, published_tables
-from conceptbench.leaderboard.specs import FIELDS, RUN, TIERS, Entry, TableSpec, Where
+from conceptbench.leaderboard.specs import FIELDS, NUMBERS, RUN, TIERS, Entry, TableSpec, Where
 
 HINT = "`conceptbench table list` names those that come with the package; leaderboard/specs.py describes the keys"
 
@@ -93,8 +92,8 @@ def _field_problems(spec: TableSpec, document: Document) -> Iterator[Problem]:
             wanted = value if isinstance(value, list) else [value]
             yield from (unknown(document.path, line, "run", str(w), ids) for w in wanted if field == RUN and w not in ids)
     for place, entry in _entries(spec):
-        if entry.value is not None and entry.value not in COLUMNS:
-            yield unknown(document.path, document.line((*place, "value")), "field of a result row", entry.value, COLUMNS)
+        if entry.value is not None and entry.value not in NUMBERS:
+            yield unknown(document.path, document.line((*place, "value")), "number of a result row", entry.value, NUMBERS)
 
 
 def _form_problems(spec: TableSpec, document: Document) -> Iterator[Problem]:

@@ -19,6 +19,10 @@ TIERS: tuple[Tier, ...] = ("mini", "paper")
 RUN = "run"
 """What a condition may name beside the fields of a result row: the id of the run that the row is of."""
 FIELDS = (RUN, *COLUMNS)
+COUNTS = ("n_planned", "n_scored", "n_failed", "clusters", "erase_seconds", "peak_memory_mb", "network_evaluations", "size_bytes")
+"""Numbers of a row that are in no unit of its metric."""
+NUMBERS = ("value", "spread", "delta", "base_value", *COUNTS)
+"""What of a row can be shown."""
 
 Scalar = str | int | float
 Where = dict[str, Scalar | list[Scalar]]
@@ -172,5 +176,9 @@ def conditions_of(spec: TableSpec, tier: Tier, row: Line, column: Line) -> list[
 
 
 def matches(values: Mapping[str, object], conditions: Sequence[Where]) -> bool:
-    """Whether a result row has what is asked for."""
-    return all(values[k] in v if isinstance(v, list) else values[k] == v for where in conditions for k, v in where.items())
+    """Whether a result row has what is asked for; all is compared as text, because YAML reads a task that is called 1 as a number."""
+
+    def asked(v: Scalar | list[Scalar]) -> list[str]:
+        return [str(one) for one in v] if isinstance(v, list) else [str(v)]
+
+    return all(("" if values[k] is None else str(values[k])) in asked(v) for where in conditions for k, v in where.items())

@@ -13,6 +13,7 @@ import typer
 if TYPE_CHECKING:
     from conceptbench.core.schemas import Split
     from conceptbench.core.schemas import Suite as SuiteSchema
+    from conceptbench.engine.lineup import Entry
     from conceptbench.engine.plan import Plan
     from conceptbench.models.base import Base
 
@@ -69,25 +70,13 @@ def planned(asked: Mapping[str, Any]) -> tuple[Base, Plan]:
     Args:
         asked: a verb's options by name, as in ``typer.Context.params``; one that the verb does not have is at its default.
     """
-    from conceptbench.core.manifests import load_suite
-    from conceptbench.core.registry import ERASERS
-
-    suite = chosen_tasks(load_suite(asked["suite"]), asked.get("task"))
-    for path in asked.get("plugin") or ():
-        ERASERS.add_file(path)
-    from conceptbench.engine.brought import checkpoint_entries
+    suite, specs, brought, base_name = checked_names(asked)
     from conceptbench.engine.erasing import check_requests
     from conceptbench.engine.lineup import resolve
     from conceptbench.engine.needs import check_data
     from conceptbench.engine.plan import make_plan
     from conceptbench.models.families import load_base
 
-    brought = checkpoint_entries(asked.get("checkpoint") or (), asked.get("combine") or ())
-    # who brings weights wants to see these, and the usual line-up only when asked for
-    specs = list(dict.fromkeys(asked.get("eraser") or (() if brought else suite.erasers)))
-    base_name = asked.get("base") or suite.base
-    for spec in specs:
-        resolve(spec, family=None, tier="mini" if base_name == "mini" else "paper")
     check_device(asked["device"])
     check_data(suite)
     base = load_base(base_name, device=asked["device"], precision=asked.get("precision", "fp32"), compiled=asked.get("compiled", False))
@@ -96,6 +85,26 @@ def planned(asked: Mapping[str, Any]) -> tuple[Base, Plan]:
     plan = make_plan(suite, base.info, list(entries.values()), limit=asked.get("limit"), train_seed=asked["seed"], split=split)
     check_requests(base, plan)
     return base, plan
+
+
+def checked_names(asked: Mapping[str, Any]) -> tuple[SuiteSchema, list[str], list[Entry], str]:
+    """The suite with its chosen tasks, the erasers' specs, entries of weights that were brought, and the base's name; nothing is loaded."""
+    from conceptbench.core.manifests import load_suite
+    from conceptbench.core.registry import ERASERS
+
+    suite = chosen_tasks(load_suite(asked["suite"]), asked.get("task"))
+    for path in asked.get("plugin") or ():
+        ERASERS.add_file(path)
+    from conceptbench.engine.brought import checkpoint_entries
+    from conceptbench.engine.lineup import resolve
+
+    brought = checkpoint_entries(asked.get("checkpoint") or (), asked.get("combine") or ())
+    # who brings weights wants to see these, and the usual line-up only when asked for
+    specs = list(dict.fromkeys(asked.get("eraser") or (() if brought else suite.erasers)))
+    base_name = asked.get("base") or suite.base
+    for spec in specs:
+        resolve(spec, family=None, tier="mini" if base_name == "mini" else "paper")
+    return suite, specs, list(brought), base_name
 
 
 def chosen_tasks(suite: SuiteSchema, names: list[str] | None) -> SuiteSchema:

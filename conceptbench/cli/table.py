@@ -58,13 +58,15 @@ def show(
     force: Force = False,
 ) -> None:
     """Show published figures beside what was measured so far; measures nothing."""
+    from conceptbench.leaderboard.run_results import has_results, read_rows
     from conceptbench.leaderboard.spec_files import load_table
 
+    _check_format(form)
     spec = load_table(table)
     chosen = spec.tier(tier)
     folder = output or _folder(spec, tier)
-    given = _given(results or (), [r.id for r in chosen.runs]) if results else {r.id: folder / r.id for r in chosen.runs if (folder / r.id).is_dir()}
-    _print(_filled(spec, tier, {run: _rows(path) for run, path in given.items()}, force=force), form)
+    given = _given(results, [r.id for r in chosen.runs]) if results else {r.id: folder / r.id for r in chosen.runs if has_results(folder / r.id)}
+    _print(_filled(spec, tier, {run: read_rows(path) for run, path in given.items()}, force=force), form)
 
 
 @app.command("plan")
@@ -78,19 +80,21 @@ def plan_table(
     device: options.Device = "cpu",
 ) -> None:
     """Say what the runs of a table would do: units to make or in the store, images, disk and time. Changes nothing."""
-    from conceptbench.engine.preview import duration, preview
+    from conceptbench.engine.preview import preview, total
     from conceptbench.engine.store import Store
     from conceptbench.leaderboard.spec_files import load_table
 
     spec = load_table(table)
-    where, seconds = Store(options.store_root(store)), 0.0
+    where, every = Store(options.store_root(store)), []
     for run, loaded, made in _planned(spec, tier, base, limit=limit, seed=seed, device=device):
         figures = preview(made, where, loaded)
-        seconds += figures.seconds
+        every.append(figures)
         print(f"{run.id}: suite {made.suite.name} {made.suite.version} on {made.info.id}; {len(made.suite.tasks)} task(s), {len(made.entries)} eraser(s)")
         for line in figures.lines():
             print(f"  {line}")
-    print(f"in all: about {duration(seconds)}")
+    print(f"in all, {len(every)} run(s); what runs share is counted in each:" if len(every) > 1 else "in all:")
+    for line in total(every).lines():
+        print(f"  {line}")
 
 
 @app.command("run")
@@ -116,10 +120,11 @@ def run_table(
     from conceptbench.core.errors import EXIT_FAILED_UNITS
     from conceptbench.core.files import write_text
     from conceptbench.leaderboard.rendering import FORMATS
+    from conceptbench.leaderboard.run_results import read_rows
     from conceptbench.leaderboard.spec_files import load_table
 
-    spec = load_table(table)
     _check_format(form)
+    spec = load_table(table)
     folder, failed, results = output or _folder(spec, tier), False, {}
     for run, loaded, made in _planned(spec, tier, base, limit=limit, seed=seed, device=device):
         print(f"run {run.id} of table {spec.id}: suite {made.suite.name}", file=sys.stderr)
@@ -127,7 +132,7 @@ def run_table(
             carry_out(loaded, made, folder / run.id, options.store_root(store), batch=batch, show=False)
         except typer.Exit as stop:
             failed = failed or stop.exit_code == EXIT_FAILED_UNITS
-        results[run.id] = _rows(folder / run.id)
+        results[run.id] = read_rows(folder / run.id)
     filled = _filled(spec, tier, results, force=force)
     for name, render in FORMATS.values():
         write_text(folder / name, render(filled))
@@ -145,9 +150,12 @@ def _planned(spec: TableSpec, tier: str, bases: list[str] | None, **asked: Any) 
     """The runs of a tier with their plans; names are checked before the first is carried out."""
     runs = spec.tier(tier).runs
     chosen = _given(bases or (), [r.id for r in runs])
-    for run in runs:
-        base = str(chosen[run.id]) if run.id in chosen else run.base
-        yield run, *options.planned({"suite": run.suite, "base": base, "eraser": list(run.erasers), "task": list(run.tasks), **asked})
+    bases_of = {run.id: str(chosen[run.id]) if run.id in chosen else run.base for run in runs}
+    every = [(run, {"suite": run.suite, "base": bases_of[run.id], "eraser": list(run.erasers), "task": list(run.tasks), **asked}) for run in runs]
+    for _, one in every:  # a typing error in the last run is found before hours of the first
+        options.checked_names(one)
+    for run, one in every:
+        yield run, *options.planned(one)
 
 
 def _given(values: list[str] | tuple[str, ...], ids: list[str]) -> dict[str, Path]:
@@ -166,19 +174,6 @@ def _given(values: list[str] | tuple[str, ...], ids: list[str]) -> dict[str, Pat
         named[run] = Path(path)
     everywhere = named.pop("", None)
     return ({} if everywhere is None else dict.fromkeys(ids, everywhere)) | named
-
-
-def _rows(path: Path) -> list[ResultRow]:
-    from conceptbench.core.errors import UserInputError
-    from conceptbench.core.results import from_csv
-
-    file = path / "leaderboard.csv" if path.is_dir() else path
-    try:
-        return from_csv(file.read_text(encoding="utf-8"), str(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserInputError(
-            f"no readable results in {path}: {error}", "give the folder that `conceptbench run --output` wrote, or a leaderboard CSV"
-        ) from error
 
 
 def _filled(spec: TableSpec, tier: str, results: dict[str, list[ResultRow]], *, force: bool) -> FilledTable:

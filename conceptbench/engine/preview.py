@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,12 @@ class Preview:
             f"disk:     about {self.bytes_to_write / 2**20:.1f} MiB",
             f"time:     about {duration(self.seconds)}, {source}",
         ]
+
+
+def total(every: Sequence[Preview]) -> Preview:
+    """The figures of several plans together; what two of them share is counted twice."""
+    counts = {name: sum(getattr(p, name) for p in every) for name in ("erasures", "erasures_cached", "images", "images_cached", "bytes_to_write")}
+    return Preview(**counts, seconds=sum(p.seconds for p in every), measured=all(p.measured for p in every))
 
 
 def duration(seconds: float) -> str:
