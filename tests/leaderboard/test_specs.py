@@ -17,35 +17,39 @@ def test_shipped_specs_have_the_cells_of_the_published_table(name):
         cells = [(r.label, c.label) for r, c in cells_of(table, tier)]
         assert len(cells) == len(set(cells)) > 0
         if table.published is not None:
-            assert set(cells) == {(c.row, c.column) for c in load_published(table.published).cells}
+            published = {(c.row, c.column) for c in load_published(table.published).cells}
+            assert set(cells) <= published and (tier == "mini" or set(cells) == published)  # the mini tier need not have all
 
 
-@pytest.mark.parametrize("name", table_ids())
+@pytest.mark.parametrize("name", sorted({*table_ids()} - {"kpop/5"}))  # its Concat is its k=10
 def test_no_two_cells_of_a_shipped_spec_ask_for_the_same(name):
     table = load_table(name)
     for tier in table.tiers:
-        asked = [(repr(sorted(conditions_of(table, tier, r, c).items())), r.option("value") or c.option("value")) for r, c in cells_of(table, tier)]
+        asked = [
+            (repr(sorted(repr(w) for w in conditions_of(table, tier, r, c) if w)), r.option("value") or c.option("value")) for r, c in cells_of(table, tier)
+        ]
         assert len(asked) == len(set(asked))
 
 
-def test_conditions_go_from_the_table_to_the_column(tmp_path):
+def test_all_conditions_of_a_cell_hold_together(tmp_path):
     table = spec(
         tmp_path,
-        where={"concept": "*", "role": "target"},
-        tiers={t: {"mapping": "m", "runs": [{"suite": "mini"}], "where": {"preset": t}} for t in ("mini", "paper")},
-        rows=[[[{"label": "A", "where": {"eraser": "uce", "preset": "x"}, "paper": {"preset": "y"}}, {"label": "B", "where": {"eraser": "base"}}]]],
-        columns=[[[{"label": "E", "where": {"metric": "esr-1"}}, {"label": "P", "where": {"metric": "psr-1", "role": ["retained", "unseen"]}}]]],
+        where={"concept": "*"},
+        tiers={t: {"mapping": "m", "runs": [{"suite": "mini"}], "where": {"status": t}} for t in ("mini", "paper")},
+        rows=[[[{"label": "A", "where": {"eraser": ["uce", "esd-x"], "preset": "x"}, "paper": {"preset": "y"}}, {"label": "B", "where": {"eraser": "base"}}]]],
+        columns=[[[{"label": "E", "where": {"metric": "esr-1"}}, {"label": "P", "where": {"metric": "psr-1", "eraser": ["uce", "base"]}}]]],
     )
     found = {(t, r.label, c.label): conditions_of(table, t, r, c) for t in ("mini", "paper") for r, c in cells_of(table, t)}
-    assert found["mini", "A", "E"] == {"concept": "*", "role": "target", "preset": "x", "eraser": "uce", "metric": "esr-1"}
-    assert found["paper", "A", "E"]["preset"] == "y" and found["paper", "B", "E"]["preset"] == "paper"
-    assert found["mini", "B", "P"]["role"] == ["retained", "unseen"]
+    assert found["mini", "A", "E"] == [{"concept": "*"}, {"status": "mini"}, {"eraser": ["uce", "esd-x"], "preset": "x"}, {"metric": "esr-1"}]
+    assert found["paper", "A", "E"][2]["preset"] == "y" and found["paper", "B", "E"][1] == {"status": "paper"}
+    row = {"concept": "*", "status": "mini", "preset": "x", "metric": "psr-1"}
+    assert [e for e in ("uce", "esd-x", "base") if matches({**row, "eraser": e}, found["mini", "A", "P"])] == ["uce"]
 
 
 def test_a_field_is_compared_as_text():
     values = {"task": "1", "train_seed": 0, "role": "target", "value": None}
-    assert matches(values, {"task": 1, "train_seed": "0", "role": ["retained", "target"], "value": ""})
-    assert not matches(values, {"task": 10}) and not matches(values, {"role": ["retained"]}) and not matches(values, {"value": "None"})
+    assert matches(values, [{"task": 1, "train_seed": "0"}, {"role": ["retained", "target"], "value": ""}])
+    assert not matches(values, [{"task": 10}]) and not matches(values, [{"task": 1}, {"role": ["retained"]}]) and not matches(values, [{"value": "None"}])
 
 
 def test_labels_are_products_of_axes_and_blocks(tmp_path):
