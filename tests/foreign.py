@@ -10,8 +10,8 @@ import yaml
 from PIL import Image
 
 from conceptbench.core import manifests
-from conceptbench.core.manifests import load_concepts, load_prompts
 from conceptbench.core.judge import JudgeCard
+from conceptbench.core.manifests import load_concepts, load_prompts
 from conceptbench.core.registry import JUDGES, REFERENCES
 from conceptbench.engine.reference_folders import coco_30k
 

@@ -26,14 +26,14 @@ METRICS = [{"metric": "esr", "judge": "colour"}, {"metric": "psr", "judge": "col
 
 
 @pytest.fixture
-def suite(few, tmp_path):  # noqa: F811
+def suite(few, tmp_path):
     """Erases without drawing what is kept, and keeps without drawing what is erased."""
     folder = tmp_path / "suite"
     tasks = [TASKS[0], {**TASKS[1], "prompts": {**TASKS[1]["prompts"], "set": str(folder / "prompts.csv")}}]
     return write_suite(folder, tasks=tasks, metrics=METRICS, base="some/model", erasers=["negative-prompt"])
 
 
-def test_what_is_needed(suite, few, data):  # noqa: F811
+def test_what_is_needed(suite, few, data):
     loaded = load_suite(str(suite))
     assert foreign_sets(loaded) == ["few"] and [(f.name, n) for f, n in reference_folders(loaded)] == [("coco-30k", 4)]
     assert foreign_sets(load_suite("mini")) == [] and reference_folders(load_suite("mini-metrics")) == []
@@ -46,7 +46,7 @@ def test_what_is_needed(suite, few, data):  # noqa: F811
     check_data(loaded)
 
 
-def test_the_doctor(suite, few, data):  # noqa: F811
+def test_the_doctor(suite, few, data):
     found = {c.kind: c for c in Doctor().examine(str(suite))}
     assert {k: c.ready for k, c in found.items()} == {"prompts": False, "data": True, "base": False, "reference": False, "judge": True, "eraser": True}
     assert found["prompts"].name == "few" and str(few) in found["prompts"].detail and "hf download owner/few" in found["prompts"].remedy
@@ -60,19 +60,19 @@ def test_the_doctor(suite, few, data):  # noqa: F811
 
 
 @pytest.mark.parametrize("verb", ["plan", "run"])
-def test_refused_before_a_base_is_looked_for(verb, suite, few, cli, tmp_path):  # noqa: F811
+def test_refused_before_a_base_is_looked_for(verb, suite, few, cli, tmp_path):
     code, out, err = cli(verb, suite, "--store", tmp_path / "store")
     assert code == 2 and not out and str(few) in err and "hf download owner/few few_prompts.csv --repo-type dataset" in err and "some/model" not in err
 
 
-def test_validate_and_doctor_say_what_is_not_here(suite, few, cli, tmp_path):  # noqa: F811
+def test_validate_and_doctor_say_what_is_not_here(suite, few, cli, tmp_path):
     code, out, _ = cli("validate", suite)
     assert code == 0 and "not checked: prompt set 'few'" in out and "hf download owner/few" in out
     code, out, _ = cli("doctor", suite, "--store", tmp_path / "store")
     assert code == 2 and "prompts few: the prompt set 'few' does not ship" in out and "hf download owner/few" in out
 
 
-def test_run(suite, few, data, folders, cli, tmp_path):  # noqa: F811
+def test_run(suite, few, data, folders, cli, tmp_path):
     """A task without kept images and one without erased ones; the erasure is made once, and the report stands."""
     write_rows(few, ROWS)
     fill(data / "coco-val2014")

@@ -13,7 +13,8 @@ from conceptbench.engine.reference_folders import coco_30k, folder_reference
 from conceptbench.engine.references import References
 from conceptbench.engine.store import Store
 
-def test_missing(data, tmp_path):  # noqa: F811
+
+def test_missing(data, tmp_path):
     references = References({}, Store(tmp_path / "store"))
     for look in (coco_30k.folder, lambda: references.check("coco-30k", 4), lambda: references.folder("coco-30k"), lambda: references.digest("coco-30k", 4, ())):
         with pytest.raises(MissingDataError) as caught:
@@ -27,7 +28,7 @@ def test_missing(data, tmp_path):  # noqa: F811
         coco_30k.folder()
 
 
-def test_too_few(data, tmp_path):  # noqa: F811
+def test_too_few(data, tmp_path):
     fill(data / "coco-val2014")
     with pytest.raises(UserInputError, match="has 4 images, and 5 are asked for") as caught:
         References({}, Store(tmp_path / "store")).check("coco-30k", 5)
@@ -36,7 +37,7 @@ def test_too_few(data, tmp_path):  # noqa: F811
         References({}, Store(tmp_path / "store")).check("coco-30k", None)
 
 
-def test_the_first_images_as_they_are(data, tmp_path):  # noqa: F811
+def test_the_first_images_as_they_are(data, tmp_path):
     means, judge = fill(data / "coco-val2014"), Means()
     references = References({"means": judge}, Store(tmp_path / "store"))
     said, digest = references.said("means", "coco-30k", 3, ())
@@ -50,7 +51,7 @@ def test_the_first_images_as_they_are(data, tmp_path):  # noqa: F811
     assert len(judge.shapes) == 2
 
 
-def test_to_look_at(data):  # noqa: F811
+def test_to_look_at(data):
     fill(data / "coco-val2014")
     assert coco_30k((), 2, 0).shape == (2, 256, 256, 3)
     assert folder_reference("coco-30k") is coco_30k and folder_reference("mini-drawings") is None and folder_reference("nothing") is None
