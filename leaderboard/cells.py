@@ -116,11 +116,14 @@ def fill(spec: TableSpec, tier: Tier, results: Mapping[str, Sequence[ResultRow]]
     """
     spec.tier(tier)
     published, pool = published_of(spec), _pool(results)
+    digits: dict[str, int] = {}  # a column has as many as its most exact number: 100 stands beside 95.5
+    for one in published.cells if published else ():
+        digits[one.column] = max(digits.get(one.column, 0), len(one.text.partition(".")[2]))
     cells = []
     for row, column in cells_of(spec, tier):
         printed = None if published is None else published.cell(row.label, column.label)
         found = _the_row(pool, spec, tier, row, column)
-        cells.append(TableCell(row.label, column.label, printed, None if found is None else _measured(found, row, column, printed)))
+        cells.append(TableCell(row.label, column.label, printed, None if found is None else _measured(found, row, column, printed, digits.get(column.label))))
     table = FilledTable(spec, tier, tuple(cells))
     if not force:
         _check_comparable(table)
@@ -148,8 +151,8 @@ def _the_row(pool: Sequence[tuple[Dumped, ResultRow]], spec: TableSpec, tier: Ti
     return next((one for _, one in found.values()), None)
 
 
-def _measured(row: ResultRow, line: Line, column: Line, printed: Cell | None) -> Measured:
-    """Scale, digits and spread as the published number has them, unless the spec says otherwise."""
+def _measured(row: ResultRow, line: Line, column: Line, printed: Cell | None, usual: int | None) -> Measured:
+    """Scale and spread as the published number has them, digits as its column has, unless the spec says otherwise."""
 
     def option(name: str) -> Any:
         own = column.option(name)
@@ -161,7 +164,7 @@ def _measured(row: ResultRow, line: Line, column: Line, printed: Cell | None) ->
         scale = 100.0 if field not in COUNTS and row.unit == "rate" and (printed is None or printed.unit == "%") else 1.0
     digits = option("digits")
     if digits is None:
-        digits = len(printed.text.partition(".")[2]) if printed is not None else 1 if row.unit == "rate" else 3
+        digits = usual if usual is not None else 1 if row.unit == "rate" else 3
     spread = option("spread")
     spread = (printed is not None and printed.spread is not None) if spread is None else spread
     ends = {"value": ("ci_low", "ci_high"), "delta": ("delta_low", "delta_high")}.get(field, (None, None))

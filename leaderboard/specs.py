@@ -39,7 +39,7 @@ class Entry(Strict):
         tiers: the tiers that have it.
         value: the field that is shown.
         scale: factor of it; None: 100 for a rate, if the published number is in per cent or there is none, else 1.
-        digits: behind the point; None: as the published number has.
+        digits: behind the point; None: as many as the most exact published number of the column has.
         spread: whether ``spread`` is shown behind ±.
     """
 
