@@ -49,7 +49,8 @@ def agreement_of(table: FilledTable) -> Agreement:
     left out. Concordant and discordant pairs and ties are counted within lines and added up before tau-b is taken. The interval is
     of the measurement alone: measured values are drawn 2000 times from their 95 % intervals (each half a normal distribution as wide
     as its side of the interval, without one the value itself), the published ones stay. Draws are independent, although methods are
-    measured on the same prompts, so the interval is rather too wide. Which end is better does not matter: it is the same for both sides.
+    measured on the same prompts, so the interval is rather too wide. They break ties (two methods at 100 %), which can move all of
+    them to one side of the value: the interval then reaches to it. Which end is better does not matter: it is the same for both sides.
     """
     return _pooled(list(_lines(table).values()))
 
@@ -85,7 +86,7 @@ def _pooled(lines: Sequence[Line]) -> Agreement:
     generator = np.random.default_rng(SEED)
     drawn = pooled_tau(published, [_draws([m for _, m in line], generator) for line in kept])
     low, high = np.nanquantile(drawn, (0.025, 0.975))
-    return Agreement(float(tau), float(low), float(high), *counts)
+    return Agreement(float(tau), min(float(low), float(tau)), max(float(high), float(tau)), *counts)
 
 
 def _draws(measured: Sequence[Measured], generator: np.random.Generator) -> Floats:

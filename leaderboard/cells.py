@@ -117,11 +117,14 @@ def fill(spec: TableSpec, tier: Tier, results: Mapping[str, Sequence[ResultRow]]
     """
     spec.tier(tier)
     published, pool = published_of(spec), _pool(results)
+    digits: dict[str, int] = {}  # a column has as many as its most exact number: 100 stands beside 95.5
+    for one in published.cells if published else ():
+        digits[one.column] = max(digits.get(one.column, 0), len(one.text.partition(".")[2]))
     cells = []
     for row, column in cells_of(spec, tier):
         printed = None if published is None else published.cell(row.label, column.label)
         found = _the_row(pool, spec, tier, row, column)
-        cells.append(TableCell(row.label, column.label, printed, None if found is None else _measured(found, row, column, printed)))
+        cells.append(TableCell(row.label, column.label, printed, None if found is None else _measured(found, row, column, printed, digits.get(column.label))))
     table = FilledTable(spec, tier, tuple(cells))
     if not force:
         _check_comparable(table)
@@ -190,14 +193,14 @@ def _half_width(parts: Sequence[tuple[float, float | None, float | None]]) -> fl
     return math.sqrt(math.fsum(g * g for g in gaps)) if len(gaps) == len(parts) else None
 
 
-def _measured(row: ResultRow, line: Line, column: Line, printed: Cell | None) -> Measured:
-    """Scale, digits and spread as the published number has them, unless the spec says otherwise."""
+def _measured(row: ResultRow, line: Line, column: Line, printed: Cell | None, usual: int | None) -> Measured:
+    """Scale and spread as the published number has them, digits as its column has, unless the spec says otherwise."""
     scale, digits, spread = (_option(line, column, name) for name in ("scale", "digits", "spread"))
     field = _option(line, column, "value") or "value"
     if scale is None:
         scale = 100.0 if field not in COUNTS and row.unit == "rate" and (printed is None or printed.unit == "%") else 1.0
     if digits is None:
-        digits = len(printed.text.partition(".")[2]) if printed is not None else 1 if row.unit == "rate" else 3
+        digits = usual if usual is not None else 1 if row.unit == "rate" else 3
     spread = (printed is not None and printed.spread is not None) if spread is None else spread
     ends = {"value": ("ci_low", "ci_high"), "delta": ("delta_low", "delta_high")}.get(field, (None, None))
     low, high = (None if end is None else getattr(row, end) for end in ends)

@@ -40,7 +40,7 @@ class Entry(Strict):
         tiers: the tiers that have it.
         value: the field that is shown.
         scale: factor of it; None: 100 for a rate, if the published number is in per cent or there is none, else 1.
-        digits: behind the point; None: as the published number has.
+        digits: behind the point; None: as many as the most exact published number of the column has.
         spread: whether ``spread`` is shown behind ±.
         combine: several result rows fit and are shown as one: their ``sum``, their ``mean``, or SepME's sum over targets minus the sum
             (``contrast``) or mean (``contrast-mean``) over the others. The interval takes them for independent.

@@ -43,6 +43,8 @@ def copy_of_the_tree(target):
         ("conceptbench/engine/store.py", "import conceptbench.metrics.clip_score"),
         ("erasers/uce.py", "import conceptbench.metrics.clip_score"),
         ("metrics/clip_score.py", "import conceptbench.engine.store"),
+        ("leaderboard/cells.py", "import conceptbench.metrics.clip_score"),
+        ("conceptbench/engine/plan.py", "import conceptbench.leaderboard.cells"),
     ],
 )
 def test_a_forbidden_import_is_found(tmp_path, where, line):

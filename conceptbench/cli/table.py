@@ -85,9 +85,9 @@ def plan_table(
     from conceptbench.leaderboard.spec_files import load_table
 
     spec = load_table(table)
-    where, every = Store(options.store_root(store)), []
+    every = []
     for run, loaded, made in _planned(spec, tier, base, limit=limit, seed=seed, device=device):
-        figures = preview(made, where, loaded)
+        figures = preview(made, Store(options.store_root(store)), loaded)
         every.append(figures)
         print(f"{run.id}: suite {made.suite.name} {made.suite.version} on {made.info.id}; {len(made.suite.tasks)} task(s), {len(made.entries)} eraser(s)")
         for line in figures.lines():

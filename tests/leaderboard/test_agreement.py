@@ -77,6 +77,12 @@ def test_draws_are_as_wide_as_each_side_of_the_interval():
     assert (draws[:, 1] == 3).all()
 
 
+def test_ties_at_the_ceiling_do_not_put_the_value_outside_of_its_interval():
+    """Draws order what was measured as equal, and the paper has these as equal, too: every draw then agrees less."""
+    found = agreement_of(table(width=0.1, ESR_1=(0.2, 0.5, 1.0, 1.0, 0.8, 0.7)))
+    assert found.tau == pytest.approx(1) and found.low < found.tau <= found.high
+
+
 def test_no_order_without_two_methods_that_differ():
     assert agreement_of(table()).tau is None
     tied = agreement_of(table(PSR_1=[0.5] * 6))

@@ -132,6 +132,8 @@ def test_a_published_table_has_its_cells_scale_and_spread():
     assert len(table.cells) == 28 and sum(c.published is not None for c in table.cells) == 28 and len(table.measured) == 3
     found = table.cell("ESD", "ESR-1")
     assert (found.published.printed, found.measured.value, found.measured.spread, found.measured.digits) == ("95.5 ± 0.8", 95.0, 2.0, 1)
+    exact = table.cell("UCE", "ESR-1")
+    assert (exact.published.text, exact.measured.digits) == ("100", 1)  # as the others of its column
 
 
 def test_increments_are_found_by_task_run_and_concept():

@@ -48,7 +48,9 @@ def rows_of(run, tier):
                 if whole:
                     found += [] if eraser == "base" else [row(**common, role="model", concept="*")]
                     continue
-                roles = {r: getattr(task or tasks[0], a) for r, a in (("target", "erased"), ("restored", "restored"), ("retained", "retained"), ("unseen", "unseen"))}
+                roles = {
+                    r: getattr(task or tasks[0], a) for r, a in (("target", "erased"), ("restored", "restored"), ("retained", "retained"), ("unseen", "unseen"))
+                }
                 for role, concepts in roles.items():
                     kept = [c for c in concepts if not limited or c in limited]
                     found += [row(**common, role=role, concept=c) for c in (["*", *kept] if kept else ()) if task is not None or c == "*"]
