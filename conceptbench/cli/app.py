@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import typer
 
-from conceptbench.cli import compare, doctor, erase, export, generate, listing, new, plan, report, run, score, show, train, validate
+from conceptbench.cli import compare, doctor, erase, export, generate, leaderboard, listing, new, plan, report, run, score, show, train, validate
 from conceptbench.core.errors import EXIT_BUG, ConceptBenchError
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ VERBS: dict[str, Callable[..., None]] = {
 }
 for name, verb in VERBS.items():
     app.command(name)(verb)
+app.add_typer(leaderboard.app, name="leaderboard")
 
 
 def main() -> None:
