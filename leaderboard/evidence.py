@@ -137,7 +137,8 @@ def gather(suite: Suite, images: Mapping[str, Images], measures: Measures, keys:
         _write(Store(folder), who, IMAGES, said)
         if cards[judge].role == "image-text":
             texts = sorted({t for m in measures.sets if m.judge == judge for t in _texts(suite, images, m)})
-            _write(Store(folder), who, TEXTS, {t: {"embedding": e} for t, e in zip(texts, registered_judge(judge).encode_texts(texts), strict=True)})
+            embedded = registered_judge(judge).encode_texts(texts) if texts else ()
+            _write(Store(folder), who, TEXTS, {t: {"embedding": e} for t, e in zip(texts, embedded, strict=True)})
     _gather_references(suite, images, measures, store, folder, found)
     return found
 

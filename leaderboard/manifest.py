@@ -19,6 +19,17 @@ ROWS = "leaderboard.csv"
 Sha256 = str
 
 
+def inside(name: str) -> str:
+    """The path, if it is one inside a submission.
+
+    Raises:
+        ValueError: it leads out of it.
+    """
+    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        raise ValueError(f"{name!r} is outside the submission")
+    return name
+
+
 class SuiteUsed(Strict):
     """The suite of a run, and which part of it was carried out.
 
@@ -81,6 +92,11 @@ class RunPart(Strict):
     judges: dict[str, dict[str, Any]]
     references: dict[str, Sha256] = {}
 
+    @field_validator("folder")
+    @classmethod
+    def _stays_inside(cls, folder: str) -> str:
+        return inside(folder)
+
     @field_validator("judges")
     @classmethod
     def _are_cards(cls, judges: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -123,10 +139,7 @@ class Manifest(Strict):
     @field_validator("files")
     @classmethod
     def _stay_inside(cls, files: dict[str, Sha256]) -> dict[str, Sha256]:
-        for name in files:
-            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-                raise ValueError(f"{name!r} is outside the submission")
-        return files
+        return {inside(name): sha256 for name, sha256 in files.items()}
 
 
 def read_manifest(folder: Path) -> tuple[Manifest | None, list[Problem]]:
