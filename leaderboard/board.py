@@ -83,7 +83,7 @@ def read_board(path: Path) -> Board:
     try:
         data = path.read_bytes()
         text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
-        for line, row in read_rows(text, path.name):
+        for line, row in read_rows(text, path.name, as_written=True):
             if isinstance(row, str):
                 board.problems.append(Problem(path, line, row))
             else:
@@ -142,6 +142,8 @@ def row_problems(row: ResultRow, allowed: Collection[str] = ()) -> Iterator[str]
 def _status_problems(row: ResultRow, allowed: Collection[str]) -> Iterator[str]:
     if row.status not in STATUSES:
         yield f"status is {row.status!r}, and not one of {', '.join(STATUSES)}"
+    elif row.status == "failed" and row.value is not None:
+        yield f"status is failed, and value is {row.value:g}: an erasure that was not made has none"
     elif row.status != "ok" and row.status not in allowed:
         yield f"status is {row.status}: {REFUSED[row.status]}; what is published has status ok (--allow {row.status} lets it pass)"
 

@@ -19,7 +19,7 @@ from conceptbench.core.documents import Problem
 from conceptbench.core.errors import ConceptBenchError, UserInputError, nearest
 from conceptbench.core.manifests import load_suite
 from conceptbench.core.registry import JUDGES
-from conceptbench.core.results import COLUMNS, TIMED_FIELDS, ResultRow, safe_cell
+from conceptbench.core.results import COLUMNS, ResultRow, safe_cell
 from conceptbench.core.schemas import Suite
 from conceptbench.engine.doctor import judge_card
 from conceptbench.engine.lineup import CHECKPOINT, resolve
@@ -29,9 +29,11 @@ from conceptbench.leaderboard.deriving import Derived, derive, installed_suite
 from conceptbench.leaderboard.evidence import measures_of
 from conceptbench.leaderboard.exporting import metrics_used
 from conceptbench.leaderboard.manifest import NAME, ROWS, Manifest, RunPart, file_problems, read_manifest
+from conceptbench.leaderboard.origins import line_up_problems, origin_problems
 from conceptbench.models.info import BaseInfo
 
-COMPARED = tuple(c for c in COLUMNS if c not in TIMED_FIELDS)
+COMPARED = tuple(c for c in COLUMNS if c not in ("environment", "hardware"))
+NO_EVIDENCE = "no-evidence"
 LIMITS = "no check can detect images that were never drawn by the model that is named: only running it again shows that"
 
 
@@ -76,7 +78,8 @@ def check(path: Path, allowed: Collection[str] = (), suites: Sequence[str] = ())
     found.rows = len(board.rows)
     found.problems += board_problems(board, allowed)
     found.problems += _count_problems(path, manifest, board.rows)
-    _Derivation(path, manifest, board.rows, found, _by_name(suites)).run()
+    found.problems += line_up_problems(path, manifest, board.rows)
+    _Derivation(path, manifest, board.rows, found, _by_name(suites), allowed).run()
     found.notes.append(LIMITS)
     return found
 
@@ -95,8 +98,9 @@ def _count_problems(path: Path, manifest: Manifest, rows: Sequence[Placed]) -> I
 class _Derivation:
     """Derives the rows of a submission again and compares them."""
 
-    def __init__(self, path: Path, manifest: Manifest, rows: Sequence[Placed], found: Checked, suites: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, manifest: Manifest, rows: Sequence[Placed], found: Checked, suites: Mapping[str, str], allowed: Collection[str]) -> None:
         self.path, self.manifest, self.rows, self.found, self.suites = path, manifest, rows, found, suites
+        self.allowed = allowed
         self.given: dict[Key, ResultRow] = {}
         self.without: dict[str, str] = {}
         self.unchecked: set[tuple[str, str]] = set()  # suites and versions of which nothing is derived; another line says why
@@ -131,12 +135,29 @@ class _Derivation:
                 known = weights.get((row.task, f"{row.eraser}:{row.preset}"))
                 if known is None or known == row.erasure_sha256:
                     declared.setdefault((row.task, row.eraser, row.preset), row)
-        derived = derive(plan, part, folder, declared)
-        self._add(part, derived)
+        mine = (p.row.environment for p in self.rows if (p.row.suite, p.row.suite_version) == (part.suite.name, part.suite.version))
+        problems, notes = origin_problems(self.path, part, plan, next(mine, ""))
+        self.found.problems += problems
+        self.found.notes += notes
+        measures = measures_of(plan.suite, part.cards())
+        possible = {m.metric.protocol for m in (*measures.sets, *measures.probes)}
+        self._add(part, derive(plan, part, folder, declared), possible)
 
-    def _add(self, part: RunPart, derived: Derived) -> None:
+    def _add(self, part: RunPart, derived: Derived, possible: Collection[str]) -> None:
+        """Takes what was derived. Only what a store may have lost can be without evidence, and then it is not published, either."""
         self.found.problems += [Problem(self.path / part.folder / "records.csv", None, text) for text in derived.problems]
         absent = {w.protocol: w.reason for w in self.manifest.without_evidence if w.folder == part.folder}
+        for protocol, reason in absent.items():
+            if protocol in derived.without:
+                continue
+            lost = protocol in possible
+            if lost and NO_EVIDENCE in self.allowed:
+                continue
+            self._problem(
+                f"run {part.folder}: {protocol} is said to have no evidence ({reason}), "
+                + (f"and its rows cannot be derived again (--allow {NO_EVIDENCE} lets them pass)" if lost else "and the records are its evidence")
+            )
+        absent = {p: why for p, why in absent.items() if p in possible}
         for row in derived.rows:
             if row.protocol not in absent:
                 self.given[key_of_row(row)] = row

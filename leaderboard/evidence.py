@@ -222,8 +222,15 @@ def read_probes(folder: Path) -> dict[tuple[str, str], dict[tuple[str, str], Pro
 
 
 def by_model(records: Sequence[Record]) -> dict[str, dict[tuple[str, str], dict[tuple[str, str, int], Record]]]:
-    """Task -> (eraser, preset) -> (concept, prompt, number) -> the record, in the records' order."""
+    """Task -> (eraser, preset) -> (concept, prompt, number) -> the record, in the records' order.
+
+    Raises:
+        UserInputError: an image of a model is there twice.
+    """
     found: dict[str, dict[tuple[str, str], dict[tuple[str, str, int], Record]]] = {}
     for r in records:
-        found.setdefault(r.task, {}).setdefault((r.eraser, r.preset), {})[r.concept, r.prompt_id, r.number] = r
+        own, place = found.setdefault(r.task, {}).setdefault((r.eraser, r.preset), {}), (r.concept, r.prompt_id, r.number)
+        if place in own:
+            raise UserInputError(f"task {r.task}, {r.eraser}: the image {r.concept} {r.prompt_id} number {r.number} has two records", "export the run again")
+        own[place] = r
     return found

@@ -204,12 +204,13 @@ def from_csv(text: str, source: str) -> list[ResultRow]:
     return found
 
 
-def read_rows(text: str, source: str) -> Iterator[tuple[int, ResultRow | str]]:
+def read_rows(text: str, source: str, *, as_written: bool = False) -> Iterator[tuple[int, ResultRow | str]]:
     """Each row with the line that it begins in; of one that is not as :func:`to_csv` writes it, what is wrong with it.
 
     Args:
         text: a leaderboard CSV.
         source: where it is from, for errors.
+        as_written: refuse cells that :func:`to_csv` would write otherwise: a formula that a spreadsheet would run, more than six digits.
 
     Raises:
         UserInputError: the header lacks columns or has others; before the first row.
@@ -227,18 +228,24 @@ def read_rows(text: str, source: str) -> Iterator[tuple[int, ResultRow | str]]:
         for cells in reader:
             begins, line = line, reader.line_num + 1  # a quoted text may go over several lines
             if cells:
-                yield begins, _row(header, cells)
+                yield begins, _row(header, cells, as_written=as_written)
     except csv.Error as error:
         yield line, f"not valid CSV: {error}"
 
 
-def _row(header: Sequence[str], cells: Sequence[str]) -> ResultRow | str:
+def _row(header: Sequence[str], cells: Sequence[str], *, as_written: bool) -> ResultRow | str:
     if len(cells) != len(header):
         return f"{len(header)} cells are wanted, and there are {len(cells)}"
     try:
-        return ResultRow.model_validate({c: _value(c, cell) for c, cell in zip(header, cells, strict=True)})
+        row = ResultRow.model_validate({c: _value(c, cell) for c, cell in zip(header, cells, strict=True)})
     except ValidationError as error:
         return "; ".join(f"{wrong['loc'][0]} is {wrong['input']!r}: {wrong['msg']}" for wrong in error.errors())
+    if as_written:
+        pairs = ((c, cell, safe_cell(getattr(row, c))) for c, cell in zip(header, cells, strict=True))
+        other = [f"{c} is {cell!r}, which is written as {right!r}" for c, cell, right in pairs if cell != right]
+        if other:
+            return "; ".join(other)
+    return row
 
 
 _TEXTS = frozenset(name for name, field in ResultRow.model_fields.items() if field.annotation is str)
