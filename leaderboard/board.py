@@ -142,10 +142,10 @@ def row_problems(row: ResultRow, allowed: Collection[str] = ()) -> Iterator[str]
 def _status_problems(row: ResultRow, allowed: Collection[str]) -> Iterator[str]:
     if row.status not in STATUSES:
         yield f"status is {row.status!r}, and not one of {', '.join(STATUSES)}"
-    elif row.status == "failed" and row.value is not None:
-        yield f"status is failed, and value is {row.value:g}: an erasure that was not made has none"
     elif row.status != "ok" and row.status not in allowed:
         yield f"status is {row.status}: {REFUSED[row.status]}; what is published has status ok (--allow {row.status} lets it pass)"
+    elif row.status == "failed" and row.value is not None:
+        yield f"status is failed, and value is {row.value:g}: an erasure that was not made has none"
 
 
 def _count_problems(row: ResultRow) -> Iterator[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import functools
 import io
 import json
 import shutil
@@ -29,12 +28,16 @@ def run_mini(folder):
     return folder / "run"
 
 
-@functools.cache
+MADE = []
+
+
 def made(tmp_path_factory):
-    """The submission of the run; made once."""
-    folder = tmp_path_factory.mktemp("submitting")
-    export([run_mini(folder)], folder / "submission")
-    return folder / "submission"
+    """The submission of the run; made once, for all files of tests (a factory of folders cannot be the key of a cache)."""
+    if not MADE:
+        folder = tmp_path_factory.mktemp("submitting")
+        export([run_mini(folder)], folder / "submission")
+        MADE.append(folder / "submission")
+    return MADE[0]
 
 
 @pytest.fixture(scope="module")

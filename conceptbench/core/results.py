@@ -210,7 +210,7 @@ def read_rows(text: str, source: str, *, as_written: bool = False) -> Iterator[t
     Args:
         text: a leaderboard CSV.
         source: where it is from, for errors.
-        as_written: refuse cells that :func:`to_csv` would write otherwise: a formula that a spreadsheet would run, more than six digits.
+        as_written: refuse texts that :func:`to_csv` would write otherwise: a spreadsheet would run them as a formula.
 
     Raises:
         UserInputError: the header lacks columns or has others; before the first row.
@@ -241,7 +241,7 @@ def _row(header: Sequence[str], cells: Sequence[str], *, as_written: bool) -> Re
     except ValidationError as error:
         return "; ".join(f"{wrong['loc'][0]} is {wrong['input']!r}: {wrong['msg']}" for wrong in error.errors())
     if as_written:
-        pairs = ((c, cell, safe_cell(getattr(row, c))) for c, cell in zip(header, cells, strict=True))
+        pairs = ((c, cell, safe_cell(getattr(row, c))) for c, cell in zip(header, cells, strict=True) if c in _TEXTS)
         other = [f"{c} is {cell!r}, which is written as {right!r}" for c, cell, right in pairs if cell != right]
         if other:
             return "; ".join(other)
