@@ -131,12 +131,11 @@ class _Derivation:
                 known = weights.get((row.task, f"{row.eraser}:{row.preset}"))
                 if known is None or known == row.erasure_sha256:
                     declared.setdefault((row.task, row.eraser, row.preset), row)
-        derived = derive(plan, part, folder, declared)
-        self._add(part, derived)
-
-    def _add(self, part: RunPart, derived: Derived) -> None:
-        self.found.problems += [Problem(self.path / part.folder / "records.csv", None, text) for text in derived.problems]
         absent = {w.protocol: w.reason for w in self.manifest.without_evidence if w.folder == part.folder}
+        self._add(part, derive(plan, part, folder, declared, absent), absent)
+
+    def _add(self, part: RunPart, derived: Derived, absent: Mapping[str, str]) -> None:
+        self.found.problems += [Problem(self.path / part.folder / "records.csv", None, text) for text in derived.problems]
         for row in derived.rows:
             if row.protocol not in absent:
                 self.given[key_of_row(row)] = row

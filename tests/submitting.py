@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import functools
 import io
 import json
 import shutil
@@ -29,18 +28,17 @@ def run_mini(folder):
     return folder / "run"
 
 
-@functools.cache
-def made(tmp_path_factory):
-    """The submission of the run; made once."""
-    folder = tmp_path_factory.mktemp("submitting")
-    export([run_mini(folder)], folder / "submission")
-    return folder / "submission"
+MADE = []
 
 
 @pytest.fixture(scope="module")
 def submission(tmp_path_factory):
-    """A submission of a run; do not change it."""
-    return made(tmp_path_factory)
+    """A submission of a run that is made once; do not change it."""
+    if not MADE:
+        folder = tmp_path_factory.mktemp("submitting")
+        export([run_mini(folder)], folder / "submission")
+        MADE.append(folder / "submission")
+    return MADE[0]
 
 
 class Copy:
