@@ -33,7 +33,6 @@ from conceptbench.leaderboard.origins import line_up_problems, origin_problems
 from conceptbench.models.info import BaseInfo
 
 COMPARED = tuple(c for c in COLUMNS if c not in ("environment", "hardware"))
-NO_EVIDENCE = "no-evidence"
 LIMITS = "no check can detect images that were never drawn by the model that is named: only running it again shows that"
 
 
@@ -79,7 +78,7 @@ def check(path: Path, allowed: Collection[str] = (), suites: Sequence[str] = ())
     found.problems += board_problems(board, allowed)
     found.problems += _count_problems(path, manifest, board.rows)
     found.problems += line_up_problems(path, manifest, board.rows)
-    _Derivation(path, manifest, board.rows, found, _by_name(suites), allowed).run()
+    _Derivation(path, manifest, board.rows, found, _by_name(suites)).run()
     found.notes.append(LIMITS)
     return found
 
@@ -98,9 +97,8 @@ def _count_problems(path: Path, manifest: Manifest, rows: Sequence[Placed]) -> I
 class _Derivation:
     """Derives the rows of a submission again and compares them."""
 
-    def __init__(self, path: Path, manifest: Manifest, rows: Sequence[Placed], found: Checked, suites: Mapping[str, str], allowed: Collection[str]) -> None:
+    def __init__(self, path: Path, manifest: Manifest, rows: Sequence[Placed], found: Checked, suites: Mapping[str, str]) -> None:
         self.path, self.manifest, self.rows, self.found, self.suites = path, manifest, rows, found, suites
-        self.allowed = allowed
         self.given: dict[Key, ResultRow] = {}
         self.without: dict[str, str] = {}
         self.unchecked: set[tuple[str, str]] = set()  # suites and versions of which nothing is derived; another line says why
@@ -135,29 +133,15 @@ class _Derivation:
                 known = weights.get((row.task, f"{row.eraser}:{row.preset}"))
                 if known is None or known == row.erasure_sha256:
                     declared.setdefault((row.task, row.eraser, row.preset), row)
+        absent = {w.protocol: w.reason for w in self.manifest.without_evidence if w.folder == part.folder}
         mine = (p.row.environment for p in self.rows if (p.row.suite, p.row.suite_version) == (part.suite.name, part.suite.version))
         problems, notes = origin_problems(self.path, part, plan, next(mine, ""))
         self.found.problems += problems
         self.found.notes += notes
-        measures = measures_of(plan.suite, part.cards())
-        possible = {m.metric.protocol for m in (*measures.sets, *measures.probes)}
-        self._add(part, derive(plan, part, folder, declared), possible)
+        self._add(part, derive(plan, part, folder, declared, absent), absent)
 
-    def _add(self, part: RunPart, derived: Derived, possible: Collection[str]) -> None:
-        """Takes what was derived. Only what a store may have lost can be without evidence, and then it is not published, either."""
+    def _add(self, part: RunPart, derived: Derived, absent: Mapping[str, str]) -> None:
         self.found.problems += [Problem(self.path / part.folder / "records.csv", None, text) for text in derived.problems]
-        absent = {w.protocol: w.reason for w in self.manifest.without_evidence if w.folder == part.folder}
-        for protocol, reason in absent.items():
-            if protocol in derived.without:
-                continue
-            lost = protocol in possible
-            if lost and NO_EVIDENCE in self.allowed:
-                continue
-            self._problem(
-                f"run {part.folder}: {protocol} is said to have no evidence ({reason}), "
-                + (f"and its rows cannot be derived again (--allow {NO_EVIDENCE} lets them pass)" if lost else "and the records are its evidence")
-            )
-        absent = {p: why for p, why in absent.items() if p in possible}
         for row in derived.rows:
             if row.protocol not in absent:
                 self.given[key_of_row(row)] = row

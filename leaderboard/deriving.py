@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from conceptbench.engine.splits import split_rows
 from conceptbench.engine.store import Store
 from conceptbench.leaderboard.evidence import IMAGES, RECORDS, TEXTS, KeptReferences, by_model, measures_of, read_probes
 from conceptbench.leaderboard.manifest import RunPart
-from conceptbench.models.probe import Probed
+from conceptbench.models.probe import Probe, Probed
 
 Place = tuple[str, str, int]
 Pair = tuple[str, str]
@@ -77,7 +78,7 @@ class Derived:
     problems: list[str] = field(default_factory=list)
 
 
-def derive(plan: Plan, part: RunPart, folder: Path, declared: Mapping[tuple[str, str, str], ResultRow]) -> Derived:
+def derive(plan: Plan, part: RunPart, folder: Path, declared: Mapping[tuple[str, str, str], ResultRow], absent: Collection[str] = ()) -> Derived:
     """The rows of a run from its evidence.
 
     Args:
@@ -85,6 +86,7 @@ def derive(plan: Plan, part: RunPart, folder: Path, declared: Mapping[tuple[str,
         part: the run, from the manifest.
         folder: of its evidence.
         declared: (task, eraser, preset) -> a row of that model, for what no evidence gives (:data:`EXTRA`).
+        absent: protocols of rows of which the manifest says that there is no evidence.
 
     Raises:
         UserInputError: evidence is missing or damaged.
@@ -93,7 +95,10 @@ def derive(plan: Plan, part: RunPart, folder: Path, declared: Mapping[tuple[str,
     store = Store(folder)
     texts = {n: {t: a["embedding"] for t, a in store.read_judged(judge_key(c), TEXTS).items()} for n, c in cards.items() if c.role == "image-text"}
     measures = measures_of(plan.suite, cards, texts)
-    found = Derived(without=without_evidence(measures))
+    wrong = [f"the manifest says that {p} has no evidence, and records always give it" for p in _never_absent(measures, absent)]
+    left = tuple(m for m in measures.sets if m.metric.protocol not in {plain_protocol(p) for p in absent})
+    measures = replace(measures, sets=left)
+    found = Derived(without=without_evidence(measures), problems=wrong)
     records = by_model(list(read_records(folder / RECORDS)))
     probes = read_probes(folder)
     heard = {n: store.read_judged(judge_key(cards[n]), IMAGES) for n in dict.fromkeys(m.judge for m in measures.sets if m.judge)}
@@ -122,6 +127,22 @@ def derive(plan: Plan, part: RunPart, folder: Path, declared: Mapping[tuple[str,
         found.rows += split_rows(every, plan.suite, {})
     found.rows = [r for r in found.rows if r.protocol not in found.without]
     return found
+
+
+def plain_protocol(protocol: str) -> str:
+    """A row's protocol as its metric has it: without the digest of a folder of reference images (``fid@...~1a2b3c4d/judge``)."""
+    return re.sub(r"~[0-9a-f]{8}(?=/)", "", protocol, count=1)
+
+
+def probe_protocols(probe: Probe) -> list[str]:
+    """The protocols of a probe's rows: its own, and one a part."""
+    return [probe.protocol, *(probe.protocol.replace(probe.id, f"{probe.id}-{part}", 1) for part in probe.parts)]
+
+
+def _never_absent(measures: Measures, absent: Collection[str]) -> list[str]:
+    """Protocols of which evidence is said to be missing, although records always give them."""
+    may = {m.metric.protocol for m in measures.sets} | {p for m in measures.probes for p in probe_protocols(m.metric)} | set(without_evidence(measures))
+    return [p for p in absent if plain_protocol(p) not in may]
 
 
 def without_evidence(measures: Measures) -> dict[str, str]:

@@ -78,6 +78,9 @@ class KeptReferences(References):
         """The key of a set by what it was asked for. A folder counts by its last part: where it lay is nobody's business."""
         return key_of([name if name in REFERENCES.names() else Path(name).name, n, list(concepts)])
 
+    def _asked(self, judge: str, *_: Any) -> dict[str, NDArray[Any]]:
+        raise UserInputError(f"the evidence lacks what {judge} said of a reference set", "export the run again")
+
     def digest(self, name: str, n: int | None, concepts: Sequence[Concept]) -> str:
         """The hash of a set's pixels, or of a folder's files."""
         try:
@@ -178,7 +181,10 @@ def _gather_references(suite: Suite, images: Mapping[str, Images], measures: Mea
                     digest = references.digest(name, n, shown)
                     found.references[KeptReferences.asked(name, n, shown)] = digest
                     who = judge_key(measure.metric.judge)
-                    _write(Store(folder), who, f"reference-{digest}", store.read_judged(who, f"reference-{digest}"))
+                    said = store.read_judged(who, f"reference-{digest}")
+                    if not said:
+                        found.missing[measure.metric.protocol] = f"the run's store lacks what {measure.judge} said of the reference set {Path(name).name}"
+                    _write(Store(folder), who, f"reference-{digest}", said)
             if name not in REFERENCES.names():
                 found.references[KeptReferences.asked(name, n, ())] = references.digest(name, n, ())
         except UserInputError as error:

@@ -33,7 +33,7 @@ from conceptbench.engine.plan import Plan, make_plan
 from conceptbench.engine.records import Record, read_records
 from conceptbench.engine.store import Store
 from conceptbench.leaderboard.board import Board, read_board
-from conceptbench.leaderboard.deriving import without_evidence
+from conceptbench.leaderboard.deriving import plain_protocol, probe_protocols, without_evidence
 from conceptbench.leaderboard.evidence import RECORDS, Gathered, gather, gather_probes, measures_of
 from conceptbench.leaderboard.manifest import (
     FORMAT,
@@ -196,7 +196,8 @@ def _export_run(run: _Run, output: Path, folder: str, root: Path) -> tuple[RunPa
         store = Store(root)
         gathered = gather(plan.suite, plan.images, measures, _keys(run), store, place)
         missing = gather_probes(run.document["findings"], store, place)
-    reasons = {**without_evidence(measures), **gathered.missing, **dict.fromkeys(missing, "what the probe found is not in the run's store")}
+    unprobed = [p for m in measures.probes if m.metric.protocol in missing for p in probe_protocols(m.metric)]
+    reasons = {**without_evidence(measures), **gathered.missing, **dict.fromkeys(unprobed, "what the probe found is not in the run's store")}
     counts = Counter(p.row.protocol for p in run.board.rows)
     part = RunPart(
         folder=folder,
@@ -217,7 +218,8 @@ def _export_run(run: _Run, output: Path, folder: str, root: Path) -> tuple[RunPa
         judges=dict(canonical["judges"]),
         references=gathered.references,
     )
-    return part, [WithoutEvidence(folder=folder, protocol=p, rows=counts[p], reason=why) for p, why in reasons.items() if counts[p]]
+    lost = [(p, n, reasons[own]) for p, n in counts.items() if (own := plain_protocol(p)) in reasons]
+    return part, [WithoutEvidence(folder=folder, protocol=p, rows=n, reason=why) for p, n, why in lost]
 
 
 def _keys(run: _Run) -> dict[str, Collection[str]]:

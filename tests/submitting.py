@@ -31,19 +31,14 @@ def run_mini(folder):
 MADE = []
 
 
-def made(tmp_path_factory):
-    """The submission of the run; made once, for all files of tests (a factory of folders cannot be the key of a cache)."""
+@pytest.fixture(scope="module")
+def submission(tmp_path_factory):
+    """A submission of a run that is made once; do not change it."""
     if not MADE:
         folder = tmp_path_factory.mktemp("submitting")
         export([run_mini(folder)], folder / "submission")
         MADE.append(folder / "submission")
     return MADE[0]
-
-
-@pytest.fixture(scope="module")
-def submission(tmp_path_factory):
-    """A submission of a run; do not change it."""
-    return made(tmp_path_factory)
 
 
 class Copy:

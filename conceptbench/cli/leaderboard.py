@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Leaderboard CSVs: submissions of them, their check and their union.")
 
 Allow = Annotated[
-    list[str] | None,
-    typer.Option("--allow", help="Let rows pass that are not for publication: limited, development, partial, failed or no-evidence; repeat for more."),
+    list[str] | None, typer.Option("--allow", help="Let rows pass that are not for publication: limited, development, partial or failed; repeat for more.")
 ]
 MOST = 40
 
@@ -108,11 +107,10 @@ def merge(
 def _check_statuses(allow: Sequence[str] | None) -> None:
     from conceptbench.core.errors import unknown_name
     from conceptbench.leaderboard.board import REFUSED
-    from conceptbench.leaderboard.checking import NO_EVIDENCE
 
     for name in allow or ():
-        if name not in (*REFUSED, NO_EVIDENCE):
-            raise unknown_name("status for --allow", name, [*REFUSED, NO_EVIDENCE])
+        if name not in REFUSED:
+            raise unknown_name("status for --allow", name, REFUSED)
 
 
 def _print_problems(problems: Sequence[Problem]) -> None:

@@ -203,6 +203,14 @@ def test_rows_of_another_suite_version(copy):
     assert f":{line}: it is of suite mini 1.0, and the submission has evidence of mini 1.1" in problems(copy)[0]
 
 
+def test_evidence_that_is_said_to_be_missing(copy):
+    copy.set("value", "0.9", **ESR)
+    copy.sign()
+    protocol = copy.cells()[1][copy.cells()[0].index("protocol")]
+    copy.edit(lambda d: d["without_evidence"].append({"folder": "evidence/0-run", "protocol": protocol, "rows": 4, "reason": "too large"}))
+    only(copy, f"the manifest says that {protocol} has no evidence, and records always give it")
+
+
 # -- files -----------------------------------------------------------------------------------------------------------
 def test_files_that_are_missing_or_strange(copy):
     (copy.path / RECORDS).rename(copy.path / "more.csv")
