@@ -132,7 +132,9 @@ class Gap(DerivedMetric):
 
     def combine(self, estimates, concept):
         one, other = estimates.of(self.config.one, "target"), estimates.of("psr-1", "retained")
-        return Estimate(value=None if one.value is None else one.value - other.value, planned=one.planned)
+        return Estimate(
+            value=None if one.value is None else one.value - other.value, planned=one.planned, scored=one.scored, failed=one.failed, kind="none: a test"
+        )
 
 
 def grey(concepts, n, seed):

@@ -52,6 +52,25 @@ class JudgeCard:
         """All labels as ``head/label`` in the order of the outputs."""
         return [f"{head}/{name}" for head, names in self.labels.items() for name in names]
 
+    def document(self) -> dict[str, Any]:
+        """The card as JSON has it; the heads are a list, because their order counts and JSON's keys are sorted."""
+        return {**vars(self), "labels": [[head, list(names)] for head, names in self.labels.items()]}
+
+    @classmethod
+    def of_document(cls, document: Mapping[str, Any]) -> JudgeCard:
+        """The card that :meth:`document` wrote.
+
+        Raises:
+            ValueError: it is not one.
+        """
+        wrong = sorted(set(document) ^ set(cls.__dataclass_fields__))
+        if wrong:
+            raise ValueError(f"a judge's card has these fields too many, or lacks them: {', '.join(wrong)}")
+        try:
+            return cls(**{**document, "labels": {str(head): tuple(map(str, names)) for head, names in document["labels"]}})
+        except TypeError as error:
+            raise ValueError(f"the labels of a judge's card are no list of heads with their labels: {error}") from error
+
 
 class Judge(Protocol):
     """A pretrained model that looks at images one by one."""

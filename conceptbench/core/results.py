@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -200,24 +200,61 @@ def from_csv(text: str, source: str) -> list[ResultRow]:
     Raises:
         UserInputError: a column or a value is missing, unknown or of another type; the line is named.
     """
-    reader = csv.DictReader(io.StringIO(text))
-    found = set(reader.fieldnames or ())
-    for what, columns in (("lacks the columns", set(COLUMNS) - found), ("has unknown columns", found - set(COLUMNS))):
+    found = []
+    for line, row in read_rows(text, source):
+        if isinstance(row, str):
+            raise UserInputError(f"{source}:{line}: {row}", "the file is damaged; `conceptbench run` writes it again")
+        found.append(row)
+    return found
+
+
+def read_rows(text: str, source: str, *, as_written: bool = False) -> Iterator[tuple[int, ResultRow | str]]:
+    """Each row with the line that it begins in; of one that is not as :func:`to_csv` writes it, what is wrong with it.
+
+    Args:
+        text: a leaderboard CSV.
+        source: where it is from, for errors.
+        as_written: refuse texts that :func:`to_csv` would write otherwise: a spreadsheet would run them as a formula.
+
+    Raises:
+        UserInputError: the header lacks columns or has others; before the first row.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""))
+    header = next(reader, [])
+    found = set(header)
+    twice = {c for c in header if header.count(c) > 1}
+    problems = (("lacks the columns", set(COLUMNS) - found), ("has unknown columns", found - set(COLUMNS)), ("has twice the columns", twice))
+    for what, columns in problems:
         if columns:
             raise UserInputError(f"{source} {what} {', '.join(sorted(columns))}", "give a leaderboard.csv that `conceptbench run` wrote")
-    rows = []
-    for line, cells in enumerate(reader, start=2):
-        if None in cells or None in cells.values():
-            raise UserInputError(f"{source}:{line}: {len(COLUMNS)} cells are wanted", "the file is damaged; `conceptbench run` writes it again")
-        try:
-            rows.append(ResultRow.model_validate({c: _value(c, cells[c]) for c in COLUMNS}))
-        except ValidationError as error:
-            first = error.errors()[0]
-            wrong = f"{first['loc'][0]} is {first['input']!r}: {first['msg']}"
-            raise UserInputError(f"{source}:{line}: {wrong}", "the file is damaged; `conceptbench run` writes it again") from error
-    return rows
+    line = reader.line_num + 1
+    try:
+        for cells in reader:
+            begins, line = line, reader.line_num + 1  # a quoted text may go over several lines
+            if cells:
+                yield begins, _row(header, cells, as_written=as_written)
+    except csv.Error as error:
+        yield line, f"not valid CSV: {error}"
+
+
+def _row(header: Sequence[str], cells: Sequence[str], *, as_written: bool) -> ResultRow | str:
+    if len(cells) != len(header):
+        return f"{len(header)} cells are wanted, and there are {len(cells)}"
+    try:
+        row = ResultRow.model_validate({c: _value(c, cell) for c, cell in zip(header, cells, strict=True)})
+    except ValidationError as error:
+        return "; ".join(f"{wrong['loc'][0]} is {wrong['input']!r}: {wrong['msg']}" for wrong in error.errors())
+    if as_written:
+        pairs = ((c, cell, safe_cell(getattr(row, c))) for c, cell in zip(header, cells, strict=True) if c in _TEXTS)
+        other = [f"{c} is {cell!r}, which is written as {right!r}" for c, cell, right in pairs if cell != right]
+        if other:
+            return "; ".join(other)
+    return row
+
+
+_TEXTS = frozenset(name for name, field in ResultRow.model_fields.items() if field.annotation is str)
 
 
 def _value(column: str, cell: str) -> str | None:
     """A cell's content; an empty one is no value where a value may be missing."""
-    return plain_cell(cell) if cell or ResultRow.model_fields[column].annotation is str else None
+    return plain_cell(cell) if cell or column in _TEXTS else None

@@ -69,10 +69,7 @@ def results_document(outcome: Outcome, judges: Mapping[str, Any], argv: Sequence
                 }
                 for e in plan.entries
             ],
-            "judges": {
-                n: {"role": j.card.role, "sha256": j.card.sha256, "source": j.card.source, "licence": j.card.licence, "preprocessing": j.card.preprocessing}
-                for n, j in judges.items()
-            },
+            "judges": {n: j.card.document() for n, j in judges.items()},
             "erasures": [{"spec": spec, "task": task, "weights_sha256": h} for (spec, task), h in outcome.erasures.items()],
             "limited": plan.limited,
             "development": plan.development,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,6 +79,9 @@ def read_records(path: Path) -> Iterator[Record]:
         for line, row in enumerate(reader, start=2):
             try:
                 values = {p: None if v == FAILED else float(v) for p, v in row.items() if p not in FIXED and v != ""}
+                strange = [p for p, v in values.items() if v is not None and not math.isfinite(v)]
+                if strange:
+                    raise ValueError(f"{strange[0]} is {row[strange[0]]}, and a value is a finite number or {FAILED!r}")
                 fixed = {c: plain_cell(row[c]) for c in FIXED if c not in ("number", "seed")}
                 yield Record(**fixed, number=int(row["number"]), seed=int(row["seed"]), values=values)
             except (TypeError, ValueError) as error:

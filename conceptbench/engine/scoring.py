@@ -90,7 +90,7 @@ class TaskScores:
             paired: whether its images have the base's conditions and noise; if not, nothing is compared image by image.
         """
         keys = {id(s): model.key_of(s) for s in self.specs}
-        values = [self._values(m, own, model, keys) for m, own in zip(self.measures.images, self.chosen, strict=True)]
+        values = [self.values_of(m, own, model, keys) for m, own in zip(self.measures.images, self.chosen, strict=True)]
         self.values[model.eraser, model.preset], self.models[model.eraser, model.preset] = values, model
         if is_base:
             self._base, self._base_keys = model, keys
@@ -113,7 +113,15 @@ class TaskScores:
             self._base_rows = rows
         return in_suite_order(rows, self.measures.order), self._records(model, keys, values, per_image, pairs=paired and not is_base, paired=paired)
 
-    def _values(self, measure: Measure[Metric], chosen: Sequence[ImageSpec], model: Model, keys: Mapping[int, str]) -> Values:
+    def values_of(self, measure: Measure[Metric], chosen: Sequence[ImageSpec], model: Model, keys: Mapping[int, str]) -> Values:
+        """A metric's values on a model's images.
+
+        Args:
+            measure: the metric and its judge.
+            chosen: the images that it applies to.
+            model: whose.
+            keys: of its images, by the identity of the image's spec.
+        """
         said, metric = model.heard.get(measure.judge, {}), measure.metric
         values: list[float | None] = []
         heard, counted = [], []

@@ -1,7 +1,7 @@
 """``python tests/benchmarks/run.py [NAME...]``: one table of ratios, ours against a baseline, measured side by side in this
 run.
 
-Benchmarks: ``sampling``, ``matmul``, ``overhead``, ``judging``, ``esd``, ``erasers``, ``plan``, ``site``; all of them without a name. Each file's docstring
+Benchmarks: ``sampling``, ``matmul``, ``overhead``, ``judging``, ``esd``, ``erasers``, ``plan``, ``leaderboard``, ``site``; all of them without a name. Each file's docstring
 says what is compared and how, and :mod:`benchmarks.measuring` how a ratio is measured. The machine should have nothing else
 to do. The exit code is 1 if a requirement is missed or a benchmark failed; the table is printed all the same.
 """
@@ -31,7 +31,7 @@ from benchmarks.measuring import Row, Settings
 from conceptbench.core.files import pretty_json, write_text
 from conceptbench.engine.provenance import environment
 
-NAMES = ("sampling", "matmul", "overhead", "judging", "esd", "erasers", "plan", "site")
+NAMES = ("sampling", "matmul", "overhead", "judging", "esd", "erasers", "plan", "leaderboard", "site")
 SCALES = {
     "x": (1.0, "{:.2f} x"),
     "%": (100.0, "{:.1f} %"),
@@ -58,7 +58,7 @@ def settings_of(arguments: Sequence[str]) -> tuple[list[str], Settings, Path | N
     parser.add_argument("--limit", type=int, help="prompts a concept in overhead (6) and in esd's quality check (all)")
     parser.add_argument("--steps", type=int, help="training steps in overhead and esd (the preset's), and in erasers (20)")
     parser.add_argument("--task", default=usual.task, help="of the suite, for esd and erasers")
-    parser.add_argument("--prompts", type=int, default=usual.prompts, help="of plan, ten images each")
+    parser.add_argument("--prompts", type=int, default=usual.prompts, help="of plan, ten images each; rows of leaderboard")
     given = vars(parser.parse_args(arguments))
     names, file = given.pop("names") or list(NAMES), given.pop("json")
     for name in names:
