@@ -109,7 +109,8 @@ def export(runs: Sequence[Path], output: Path, store: Path | None = None) -> Exp
         parts.append(part)
         without += own
     rows = [p.row for p in union.rows]
-    write_text(output / ROWS, to_csv(rows))
+    alone = len(read) == 1 and len(rows) == len(read[0].board.rows)
+    write_bytes(output / ROWS, (read[0].folder / "leaderboard.csv").read_bytes() if alone else to_csv(rows).encode())
     files = {p.relative_to(output).as_posix(): sha256_file(p) for p in sorted(output.rglob("*")) if p.is_file() and p != output / NAME}
     manifest = Manifest(
         format=FORMAT,

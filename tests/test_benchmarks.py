@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from benchmarks import erasers, esd, judging, matmul, measuring, overhead, plan, run, sampling
+from benchmarks import erasers, esd, judging, leaderboard, matmul, measuring, overhead, plan, run, sampling
 from benchmarks.measuring import ForwardClock, Row, Settings, alternate, planned
 from torch import nn
 from world import write_suite
@@ -220,6 +220,20 @@ def test_planning_is_measured_in_a_process_of_its_own(tmp_path, folders):
     assert len(set(texts)) == len(texts) == 21
     with pytest.raises(RuntimeError, match="planned 40 images, not 42"):
         plan.rows([{"wall": 1.0, "gib": 1.0, "gib before": 0.5, "images": 40}], 42)
+
+
+# -- leaderboard -----------------------------------------------------------------------------------------------------
+def test_leaderboards_are_measured_in_processes_of_their_own():
+    found = by_name(leaderboard.run(Settings(threads=1, limit=1, prompts=400)))
+    assert found["leaderboard: derived again"].value > 0 and "400 rows" in found["leaderboard: schema"].how
+    assert 0.05 < found["leaderboard: export, memory"].value < 8
+    seen = {"export": {"wall": 61.0, "gib": 1.0, "rows": 9, "problems": 0}}
+    checked = {"problems": 0, "derived": 29, "seconds": 1.0}
+    late, memory, slow = leaderboard.rows(seen, checked, 9)
+    assert (late.met, memory.met, slow.met) == (False, True, False)
+    for wrong in ({"rows": 8}, {"problems": 1}):
+        with pytest.raises(RuntimeError, match="of 9 rows, export: "):
+            leaderboard.rows({"export": {**seen["export"], **wrong}}, checked, 9)
 
 
 # -- the command -----------------------------------------------------------------------------------------------------
