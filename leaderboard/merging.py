@@ -10,8 +10,7 @@ from pathlib import Path
 from conceptbench.core.documents import Problem
 from conceptbench.core.errors import UserInputError
 from conceptbench.core.files import locked, write_bytes
-from conceptbench.core.results import COLUMNS, ResultRow, safe_cell, to_csv
-from conceptbench.engine.provenance import TIMED_UNITS
+from conceptbench.core.results import COLUMNS, TIMED_UNITS, ResultRow, safe_cell, to_csv
 from conceptbench.leaderboard.board import NUMBER, Board, Key, Placed, board_problems, key_of_row, read_board, told
 from conceptbench.leaderboard.manifest import NAME, ROWS, file_problems, read_manifest
 

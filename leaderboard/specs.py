@@ -69,14 +69,14 @@ class Run(Strict):
         id: unique in its tier; the folder of its results.
         suite: a suite's name, or a file.
         base: another base than the suite's.
-        erasers: another line-up than the suite's.
+        erasers: another line-up than the suite's; an empty one is the base alone.
         tasks: only these.
     """
 
     id: str = Field(default="main", pattern=r"^[a-z0-9][a-z0-9._-]*$")
     suite: str
     base: str | None = None
-    erasers: tuple[str, ...] = ()
+    erasers: tuple[str, ...] | None = None
     tasks: tuple[str, ...] = ()
 
 

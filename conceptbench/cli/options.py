@@ -100,7 +100,8 @@ def checked_names(asked: Mapping[str, Any]) -> tuple[SuiteSchema, list[str], lis
 
     brought = checkpoint_entries(asked.get("checkpoint") or (), asked.get("combine") or ())
     # who brings weights wants to see these, and the usual line-up only when asked for
-    specs = list(dict.fromkeys(asked.get("eraser") or (() if brought else suite.erasers)))
+    given = asked.get("eraser")
+    specs = list(dict.fromkeys(suite.erasers if given is None and not brought else given or ()))
     base_name = asked.get("base") or suite.base
     for spec in specs:
         resolve(spec, family=None, tier="mini" if base_name == "mini" else "paper")

@@ -151,7 +151,19 @@ def _planned(spec: TableSpec, tier: str, bases: list[str] | None, **asked: Any) 
     runs = spec.tier(tier).runs
     chosen = _given(bases or (), [r.id for r in runs])
     bases_of = {run.id: str(chosen[run.id]) if run.id in chosen else run.base for run in runs}
-    every = [(run, {"suite": run.suite, "base": bases_of[run.id], "eraser": list(run.erasers), "task": list(run.tasks), **asked}) for run in runs]
+    every = [
+        (
+            run,
+            {
+                "suite": run.suite,
+                "base": bases_of[run.id],
+                "eraser": run.erasers if run.erasers is None else list(run.erasers),
+                "task": list(run.tasks),
+                **asked,
+            },
+        )
+        for run in runs
+    ]
     for _, one in every:  # a typing error in the last run is found before hours of the first
         options.checked_names(one)
     for run, one in every:

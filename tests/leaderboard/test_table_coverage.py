@@ -11,6 +11,7 @@ from conceptbench.core.judge import JudgeCard
 from conceptbench.core.manifests import load_suite
 from conceptbench.core.protocols import every_metric
 from conceptbench.core.registry import METRICS
+from conceptbench.core.whole_metric import ErasureMetric
 from conceptbench.engine.lineup import resolve
 from conceptbench.leaderboard.cells import fill
 from conceptbench.leaderboard.spec_files import load_table, table_ids
@@ -27,7 +28,7 @@ def metrics_of(suite):
         kind = METRICS.load(spec.metric)
         card = JudgeCard(spec.judge or "", kind.role or "features", "", "", "", "", {})
         metric = kind(kind.Config.model_validate(spec.options), card)
-        made.append((metric.id, kind.role is None and spec.metric in ("weight_change", "cost"), metric.unit, spec.concepts))
+        made.append((metric.id, issubclass(kind, ErasureMetric), metric.unit, spec.concepts))
     return made
 
 
@@ -37,7 +38,7 @@ def rows_of(run, tier):
     base = run.base or suite.base
     family = FAMILIES.get(base, "sd1")
     level = "mini" if base == "mini" or base.startswith("digits") else "paper"
-    entries = [resolve(e, family=family, tier=level) for e in (run.erasers or suite.erasers)]
+    entries = [resolve(e, family=family, tier=level) for e in (suite.erasers if run.erasers is None else run.erasers)]
     tasks = [t for t in suite.tasks if t.id in run.tasks] if run.tasks else list(suite.tasks)
     found = []
     for eraser, preset in [("base", ""), *((e.label, e.preset) for e in entries)]:
