@@ -157,5 +157,5 @@ def test_suites_of_tables_have_the_tasks_that_they_ask_for(table, info):
         ids = {t.id for t in suite.tasks}
         assert set(run.tasks or ()) <= ids
         tasks = tuple(t for t in suite.tasks if t.id in (run.tasks or ids))
-        for spec in run.erasers or suite.erasers:
+        for spec in suite.erasers if run.erasers is None else run.erasers:
             check_eraser(spec, suite.base, tasks)
