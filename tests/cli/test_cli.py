@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from conceptbench.cli import app as application
 from conceptbench.core.manifests import names_in
+from conceptbench.core.registry import ERASERS
 
 
 def test_help_imports_no_heavy_library():
@@ -74,6 +75,13 @@ def test_list_names_every_suite(cli):
 def test_show(cli, kind, name, expected):
     code, out, _ = cli("show", kind, name)
     assert code == 0 and expected in out
+
+
+@pytest.mark.parametrize("name", ERASERS.names())
+def test_show_every_eraser(cli, name):
+    code, out, err = cli("show", "eraser", name)
+    assert code == 0, err
+    assert yaml.safe_load(out)["name"] == name
 
 
 def test_show_suite_prints_a_valid_suite(cli, tmp_path):

@@ -157,3 +157,38 @@ def test_increments_are_found_by_task_run_and_concept():
         ("SepME2 | CE", "+Δθ1+Δθ3 | ACC"): 0.75,
         ("SepME1 | CE", "+Δθ1+Δθ2 | ACC"): 0.0625,
     }
+
+
+def test_rows_are_combined_by_hand(tmp_path):
+    """SepME's last lines: sums over targets and others, with half-widths of independent intervals added as squares."""
+    found = [
+        row(concept="vg", role="target", value=0.4, ci_low=0.3, ci_high=0.6),
+        row(concept="pc", role="unseen", value=0.9, ci_low=0.8, ci_high=0.95),
+        row(concept="ce", role="unseen", value=0.7, ci_low=0.6, ci_high=0.9),
+        row(concept="*", role="target", value=0.4),  # repeats its one target
+    ]
+
+    def cell(how, concepts):
+        rows = [[[{"label": "A", "where": {"eraser": "uce", "concept": concepts}, "combine": how, "scale": 1}]]]
+        return filled(tmp_path, found, where={}, rows=rows, columns=[[[{"label": "E", "where": {"metric": "esr-1"}}]]]).cell("A", "E").measured
+
+    total = cell("sum", ["vg", "pc", "ce"])
+    assert total.value == pytest.approx(2.0) and total.row.n_scored == 30
+    assert (total.value - total.low, total.high - total.value) == pytest.approx((0.03**0.5, (0.04 + 0.0025 + 0.04) ** 0.5))
+    mean = cell("mean", ["pc", "ce"])
+    assert mean.value == pytest.approx(0.8) and mean.value - mean.low == pytest.approx(0.02**0.5 / 2)
+    contrast = cell("contrast", ["vg", "pc", "ce", "*"])
+    assert contrast.value == pytest.approx(0.4 - 1.6)
+    # what is subtracted lowers the result by its upper end
+    assert contrast.value - contrast.low == pytest.approx((0.01 + 0.0025 + 0.04) ** 0.5) and contrast.high - contrast.value == pytest.approx(0.06**0.5)
+    assert cell("contrast-mean", ["vg", "pc", "ce"]).value == pytest.approx(0.4 - 0.8)
+
+
+def test_a_combination_without_one_of_its_values_has_none(tmp_path):
+    found = [row(concept="a"), row(concept="b", value=None, ci_low=None, ci_high=None, reason="no image")]
+    rows = [[[{"label": "A", "where": {"eraser": "uce", "concept": ["a", "b"]}, "combine": "sum"}]]]
+    one = filled(tmp_path, found, where={}, rows=rows, columns=[[[{"label": "E", "where": {"metric": "esr-1"}}]]]).cell("A", "E").measured
+    assert one.value is None and one.low is None and one.row.reason == "one of the rows behind it has no value"
+    with pytest.raises(UserInputError, match="say how they `combine`"):
+        rows[0][0][0].pop("combine")
+        filled(tmp_path, found, where={}, rows=rows, columns=[[[{"label": "E", "where": {"metric": "esr-1"}}]]])
