@@ -23,7 +23,14 @@ Erasers = Annotated[
     typer.Option("--eraser", "-e", help="NAME[-VARIANT][:PRESET][,OPTION=VALUE...] or FILE.py[:Class]; repeat for more. Default: the suite's line-up."),
 ]
 BaseName = Annotated[str | None, typer.Option("--base", help="Another base: a name, a diffusers folder or a hub id.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only so many prompts a concept; the run is marked limited.")]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        "--limit",
+        min=1,
+        help="Only so many prompts a concept (images, where there is one prompt and each image is a draw of its own); the run is marked limited.",
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the erasers.")]
 StorePath = Annotated[
     Path | None, typer.Option("--store", help="Where erasures and images are kept. Default: $CONCEPTBENCH_STORE, else ~/.cache/conceptbench.")

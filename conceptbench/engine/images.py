@@ -85,7 +85,7 @@ class Images(Sequence[ImageSpec]):
     Args:
         suite: sampler, seed and images a prompt.
         task: targets, retained concepts and prompt set.
-        limit: prompts a concept; None for all.
+        limit: prompts a concept, and where each image is a draw of its own (labels, ``clusters: image``) images a prompt; None for all.
     """
 
     def __init__(self, suite: Suite, task: Task, limit: int | None = None) -> None:
@@ -96,9 +96,11 @@ class Images(Sequence[ImageSpec]):
             for row in prompts_for(task.prompts.set, task.prompts.split, list(names)) if names else ():
                 rows[row.concept].append(row)
             self._rows += [(role, row) for name in names for row in rows[name][:limit]]
+        alone = all(self._alone(row) for _, row in self._rows)
+        self._each = min(suite.images_per_prompt, limit) if alone and limit is not None else suite.images_per_prompt
 
     def __len__(self) -> int:
-        return len(self._rows) * self._suite.images_per_prompt
+        return len(self._rows) * self._each
 
     @overload
     def __getitem__(self, index: int) -> ImageSpec: ...
@@ -108,19 +110,21 @@ class Images(Sequence[ImageSpec]):
         """One image, or several."""
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        row, number = divmod(range(len(self))[index], self._suite.images_per_prompt)
+        row, number = divmod(range(len(self))[index], self._each)
         return next(self._of(*self._rows[row], range(number, number + 1)))
 
     def __iter__(self) -> Iterator[ImageSpec]:
         for role, row in self._rows:
-            yield from self._of(role, row, range(self._suite.images_per_prompt))
+            yield from self._of(role, row, range(self._each))
+
+    def _alone(self, row: Prompt) -> bool:
+        """Whether each image of a row is a cluster of its own: a label is one condition and no sample of prompts."""
+        return row.is_label or self._task.prompts.clusters == "image"
 
     def _of(self, role: Role, row: Prompt, numbers: range) -> Iterator[ImageSpec]:
         condition, sampler = self._condition(row), self._sampler(row)
         for number, seed in zip(numbers, self._seeds(row, numbers), strict=True):
-            # a label is one condition and no sample of prompts: each of its images is a cluster of its own
-            alone = row.is_label or self._task.prompts.clusters == "image"
-            prompt_id, number = (f"{row.prompt_id}-{number}", 0) if alone else (row.prompt_id, number)
+            prompt_id, number = (f"{row.prompt_id}-{number}", 0) if self._alone(row) else (row.prompt_id, number)
             yield ImageSpec(self._task.id, row.concept, role, prompt_id, number, condition, seed, sampler, row.content)
 
     def _condition(self, row: Prompt) -> Condition:
@@ -136,7 +140,7 @@ class Images(Sequence[ImageSpec]):
 
     def digests(self, info: BaseInfo, model: str) -> Iterator[bytes]:
         """The keys of all images under a model as 32 raw bytes each, without making the images."""
-        numbers = range(self._suite.images_per_prompt)
+        numbers = range(self._each)
         for _, row in self._rows:
             start, end = _around_seed(self._condition(row), self._sampler(row), info, model)
             for seed in self._seeds(row, numbers):

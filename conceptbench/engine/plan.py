@@ -193,7 +193,7 @@ def make_plan(suite: Suite, info: BaseInfo, entries: list[Entry], *, limit: int 
         suite: what to measure.
         info: the base's identity.
         entries: the line-up.
-        limit: prompts a concept; None for all.
+        limit: prompts a concept, see :class:`Images`; None for all.
         train_seed: of the erasers.
         split: run on this split's prompts instead of the suite's.
 

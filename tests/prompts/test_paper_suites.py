@@ -159,3 +159,10 @@ def test_suites_of_tables_have_the_tasks_that_they_ask_for(table, info):
         tasks = tuple(t for t in suite.tasks if t.id in (run.tasks or ids))
         for spec in suite.erasers if run.erasers is None else run.erasers:
             check_eraser(spec, suite.base, tasks)
+
+
+def test_a_limit_counts_images_where_a_concept_has_one_prompt(info):
+    suite = load_suite("kpop-imagenette")
+    assert len(make_plan(suite, info, [], limit=3).images["v1"]) == 10 * 3
+    artists = load_suite("kpop-artists")
+    assert len(make_plan(artists, info, [], limit=3).images["tyler-edlin"]) == 5 * 3 * 5  # prompts: each has its five images
