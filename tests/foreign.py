@@ -70,7 +70,7 @@ class Means:
     """Features: an image's mean colour. Remembers the batches that it got."""
 
     def __init__(self):
-        self.card = JudgeCard("means", "features", "f" * 64, "here", "none", "none", {})
+        self.card = JudgeCard("foreign-means", "features", "f" * 64, "here", "none", "none", {})
         self.shapes = []
 
     def __call__(self, images):
@@ -89,4 +89,4 @@ def fill(folder, sizes=SIZES):
     return np.stack(means)
 
 
-JUDGES.add("means", Means)
+JUDGES.add("foreign-means", Means)

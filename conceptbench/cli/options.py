@@ -75,7 +75,8 @@ def planned(asked: Mapping[str, Any]) -> tuple[Base, Plan]:
     """What the verbs that need a plan begin with: names checked before anything is loaded, then the base and the plan.
 
     Args:
-        asked: a verb's options by name, as in ``typer.Context.params``; one that the verb does not have is at its default.
+        asked: a verb's options by name, as in ``typer.Context.params``; one that the verb does not have is at its default. ``line_up``
+            is a line-up that counts even if it is empty, as one of the command line does not.
     """
     suite, specs, brought, base_name = checked_names(asked)
     from conceptbench.engine.erasing import check_requests
@@ -107,8 +108,8 @@ def checked_names(asked: Mapping[str, Any]) -> tuple[SuiteSchema, list[str], lis
 
     brought = checkpoint_entries(asked.get("checkpoint") or (), asked.get("combine") or ())
     # who brings weights wants to see these, and the usual line-up only when asked for
-    given = asked.get("eraser")
-    specs = list(dict.fromkeys(suite.erasers if given is None and not brought else given or ()))
+    line_up = asked.get("line_up")
+    specs = list(dict.fromkeys(line_up if line_up is not None else asked.get("eraser") or (() if brought else suite.erasers)))
     base_name = asked.get("base") or suite.base
     for spec in specs:
         resolve(spec, family=None, tier="mini" if base_name == "mini" else "paper")

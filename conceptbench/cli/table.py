@@ -157,7 +157,7 @@ def _planned(spec: TableSpec, tier: str, bases: list[str] | None, **asked: Any) 
             {
                 "suite": run.suite,
                 "base": bases_of[run.id],
-                "eraser": run.erasers if run.erasers is None else list(run.erasers),
+                "line_up": run.erasers,
                 "task": list(run.tasks),
                 **asked,
             },

@@ -17,7 +17,7 @@ from conceptbench.engine.doctor import Doctor
 from conceptbench.engine.needs import check_data, foreign_sets, reference_folders
 from conceptbench.engine.pictures import folder_digest
 
-FID = {"metric": "fid", "judge": "means", "options": {"beside": "coco-30k", "n": 4}, "concepts": ["ef"]}
+FID = {"metric": "fid", "judge": "foreign-means", "options": {"beside": "coco-30k", "n": 4}, "concepts": ["ef"]}
 TASKS = [
     {"id": "erased", "targets": ["ab"], "prompts": {"set": "few"}},
     {"id": "kept", "targets": ["ab"], "unseen": ["ef"], "prompts": {"set": "", "role": "retained"}},
@@ -85,6 +85,6 @@ def test_run(suite, few, data, folders, cli, tmp_path):
     assert esr["n_planned"] == esr["n_scored"] == "3"
     (fid,) = [r for r in rows if (r["metric"], r["eraser"], r["concept"]) == ("fid", "negative-prompt", "*")]
     digest = folder_digest(data / "coco-val2014", 4)
-    assert (fid["task"], fid["protocol"]) == ("kept", f"fid@frechet-beside-coco-30k-4~{digest[:8]}/means")
+    assert (fid["task"], fid["protocol"]) == ("kept", f"fid@frechet-beside-coco-30k-4~{digest[:8]}/foreign-means")
     assert fid["better"] == "lower" and np.isfinite(float(fid["value"]))
     assert len(json.loads((tmp_path / "out" / "results.json").read_text())) and (tmp_path / "out" / "report.html").stat().st_size
