@@ -6,7 +6,6 @@ What identifies a number is :data:`KEY`: two rows with the same key are about th
 
 from __future__ import annotations
 
-import gzip
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import get_args
 
 from conceptbench.core.documents import Problem
 from conceptbench.core.errors import UserInputError
+from conceptbench.core.files import read_packed
 from conceptbench.core.metric import Better
 from conceptbench.core.results import ResultRow, read_rows
 
@@ -81,16 +81,14 @@ def read_board(path: Path) -> Board:
     """Reads a leaderboard CSV, packed (``.csv.gz``) or not; whatever is wrong with it is in :attr:`Board.problems`."""
     board = Board(path)
     try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
-        for line, row in read_rows(text, path.name, as_written=True):
+        for line, row in read_rows(read_packed(path), path.name, as_written=True):
             if isinstance(row, str):
                 board.problems.append(Problem(path, line, row))
             else:
                 board.rows.append(Placed(path, line, row))
     except UserInputError as error:
         board.problems.append(Problem(path, 1, f"{error.message}; {error.hint}"))
-    except (OSError, EOFError, ValueError) as error:  # not there, a torn archive, not UTF-8
+    except (OSError, ValueError) as error:  # not there, a torn archive, not UTF-8
         board.problems.append(Problem(path, None, f"not readable as a leaderboard CSV: {error}"))
     if not board.rows and not board.problems:
         board.problems.append(Problem(path, None, "it has no rows"))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
 
 from conceptbench.core.errors import UserInputError
+from conceptbench.core.files import read_packed
 from conceptbench.core.results import ResultRow, from_csv
 
 HINT = "give the folder that `conceptbench run --output` wrote, or a leaderboard CSV (.csv, .csv.gz)"
@@ -25,8 +25,7 @@ def read_rows(path: Path) -> list[ResultRow]:
     """
     file = path / FILE if path.is_dir() else path
     try:
-        data = file.read_bytes()
-        text = (gzip.decompress(data) if file.suffix == ".gz" else data).decode("utf-8")
-    except (OSError, EOFError, ValueError) as error:
+        text = read_packed(file)
+    except (OSError, ValueError) as error:
         raise UserInputError(f"no readable results in {path}: {error}", HINT) from error
     return from_csv(text, str(file))

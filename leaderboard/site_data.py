@@ -5,15 +5,13 @@ A *tab* is a suite and its major version; :mod:`conceptbench.leaderboard.site_ta
 
 from __future__ import annotations
 
-import csv
-import gzip
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from conceptbench.core.errors import UserInputError
+from conceptbench.core.files import read_packed
 from conceptbench.core.results import BASE, TIMED_FIELDS, TIMED_UNITS, ResultRow, from_csv
 from conceptbench.leaderboard.site_tabs import Key, Shown, Tab, tab_of
 
@@ -53,12 +51,10 @@ def read_board(path: Path) -> list[ResultRow]:
     """
     hint = "give the leaderboard.csv of a finished run, or several"
     try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
-        rows = from_csv(text, str(path))
-    except (OSError, EOFError, zlib.error) as error:
+        rows = from_csv(read_packed(path), str(path))
+    except OSError as error:
         raise UserInputError(f"cannot read the board {path}: {error}", hint) from error
-    except (UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
         raise UserInputError(f"{path} is no leaderboard CSV: {error}", hint) from error
     if not rows:
         raise UserInputError(f"{path} has no rows", hint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import gzip
 import hashlib
 import json
 import math
@@ -12,6 +13,7 @@ import os
 import re
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,20 @@ def sha256_bytes(data: bytes) -> str:
 def key_of(value: Any) -> str:
     """The content key of a value: sha256 of its canonical JSON, 64 hex digits."""
     return sha256_bytes(canonical_json(value).encode())
+
+
+def read_packed(path: Path) -> str:
+    """The text of a UTF-8 file, which may be packed (``.gz``).
+
+    Raises:
+        OSError: it is not there, or its archive is damaged.
+        UnicodeDecodeError: it is no text.
+    """
+    data = path.read_bytes()
+    try:
+        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+    except (EOFError, zlib.error) as error:
+        raise OSError(str(error)) from error
 
 
 def sha256_file(path: Path) -> str:

@@ -132,7 +132,7 @@ def task_story(task: Task) -> list[str]:
 def _figures(run: _Run, task: Task, rows: Sequence[Row]) -> dict[str, Any]:
     headline = run.suite.headline
     points = scatter.points_of(rows, headline.kept, headline.erased, run.order)
-    axes = (scatter.axis_of(rows, headline.kept, "retained"), scatter.axis_of(rows, headline.erased, "target")) if points else (scatter.Axis(""),) * 2
+    axes = scatter.axis_of(rows, headline.kept, "retained"), scatter.axis_of(rows, headline.erased, "target")
     panels = curves.panels_of(_curves(run, task))
     shown = [(role, headline.erased if role == "target" else headline.kept, names) for role, names in concepts_by_role(task).items()]
     everything = [r for r in rows if r["concept"] == "*"]

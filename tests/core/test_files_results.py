@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import os
 import subprocess
@@ -157,3 +158,14 @@ def test_seeds_do_not_depend_on_the_process_and_never_meet():
     heldout = {image_seed(7, f"p{i}", k, "heldout") for i in range(300) for k in range(3)}
     others = {image_seed(7, f"p{i}", k, "development") for i in range(300) for k in range(3)} | {training_seed(i) for i in range(300)}
     assert len(heldout) == 900 and not heldout & others
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b[:12] + b"\xff" * 20 + b[32:], lambda b: b"plain"])
+def test_a_damaged_archive_is_an_unreadable_file(tmp_path, damage):
+    packed = gzip.compress(bytes(range(97, 123)) * 20)
+    (tmp_path / "a.gz").write_bytes(packed)
+    (tmp_path / "a.csv").write_text("\ufeffa,b", encoding="utf-8")
+    assert files.read_packed(tmp_path / "a.gz").startswith("abc") and files.read_packed(tmp_path / "a.csv") == "a,b"
+    (tmp_path / "a.gz").write_bytes(damage(packed))
+    with pytest.raises(OSError):
+        files.read_packed(tmp_path / "a.gz")
