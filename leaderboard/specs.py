@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
@@ -26,6 +27,7 @@ NUMBERS = ("value", "spread", "delta", "base_value", *COUNTS)
 
 Scalar = str | int | float
 Where = dict[str, Scalar | list[Scalar]]
+ALL = "*"
 Combine = Literal["sum", "mean", "contrast", "contrast-mean"]
 Label = Annotated[str, StringConstraints(min_length=1)]
 
@@ -35,7 +37,8 @@ class Entry(Strict):
 
     Attributes:
         label: as the paper prints it.
-        where: field of a result row -> its value, or a list of values that it may have.
+        where: field of a result row -> its value, or a list of values that it may have. In a value ``*`` stands for any text; alone it is
+            what rows over all concepts or tasks have.
         mini, paper: more of it, in one tier only; it wins over ``where``.
         tiers: the tiers that have it.
         value: the field that is shown.
@@ -178,7 +181,8 @@ def conditions_of(spec: TableSpec, tier: Tier, row: Line, column: Line) -> list[
 def matches(values: Mapping[str, object], conditions: Sequence[Where]) -> bool:
     """Whether a result row has what is asked for; all is compared as text, because YAML reads a task that is called 1 as a number."""
 
-    def asked(v: Scalar | list[Scalar]) -> list[str]:
-        return [str(one) for one in v] if isinstance(v, list) else [str(v)]
+    def fits(value: object, asked: Scalar) -> bool:
+        text, pattern = "" if value is None else str(value), str(asked)
+        return text == pattern or (pattern != ALL and "*" in pattern and fnmatchcase(text, pattern))
 
-    return all(("" if values[k] is None else str(values[k])) in asked(v) for where in conditions for k, v in where.items())
+    return all(any(fits(values[k], one) for one in (v if isinstance(v, list) else [v])) for where in conditions for k, v in where.items())

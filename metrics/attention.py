@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from conceptbench.core.metric import Better
-from conceptbench.core.schemas import Concept, Role, Strict
+from conceptbench.core.schemas import Concept, Role, Sampler, Strict
 from conceptbench.models.attention_maps import attribution_maps, phrase_in
 from conceptbench.models.base import Base
+from conceptbench.models.eraser import Load
 from conceptbench.models.probe import Probe, Probed, ProbeRequest
 
 ROWS = 16
@@ -123,6 +124,10 @@ class AttentionEntropy(Probe):
     def work(self) -> int:
         """The number of prompts."""
         return self.config.prompts
+
+    def load(self, sampler: Sampler) -> Load:
+        """One image a prompt, with both halves of guidance."""
+        return Load(plain=self.config.prompts * (self.config.steps or sampler.steps) * (1 if sampler.guidance == 1 else 2))
 
     def measure(self, base: Base, request: ProbeRequest, prepared: dict[str, NDArray[Any]]) -> Probed:
         """Draws the prompts and measures their maps.

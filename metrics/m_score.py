@@ -16,10 +16,11 @@ from pydantic import Field, field_validator
 
 from conceptbench.core.files import key_of
 from conceptbench.core.metric import Better
-from conceptbench.core.schemas import Concept, Role
+from conceptbench.core.schemas import Concept, Role, Sampler
 from conceptbench.core.seeds import training_seed
 from conceptbench.models.base import Base
 from conceptbench.models.conditions import Condition
+from conceptbench.models.eraser import Load
 from conceptbench.models.inversion import Inversion, InversionConfig, initial_vectors, invert
 from conceptbench.models.pooling import encode_with, pooled_texts, pooled_with, pseudo_words
 from conceptbench.models.probe import Probe, Probed, ProbeRequest
@@ -135,6 +136,11 @@ class MScore(Probe):
     def work(self) -> int:
         """Steps of an inversion; all seeds take them together."""
         return self.config.steps
+
+    def load(self, sampler: Sampler) -> Load:
+        """All seeds' rows in every step, whose gradients go to the tokens through the whole denoiser; the losses before and after are few."""
+        rows = self.config.seeds * self.config.batch
+        return Load(trained=self.config.steps * rows, batch=rows, parameters="xattn", images=self.config.images)
 
     def prepare(self, base: Base, request: ProbeRequest) -> dict[str, NDArray[Any]]:
         """``reference`` (W,), ``paraphrases`` (P, W) and ``others`` (O, W) pooled states, ``latents`` (N, C, h, w), ``initial`` (S, k, W)."""

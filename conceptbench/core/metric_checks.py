@@ -16,7 +16,7 @@ from conceptbench.core.manifests import ConceptFile
 from conceptbench.core.metric import OfImages, Quantity, SetMetric
 from conceptbench.core.protocols import protocol_of_headline, protocol_of_source, spelled_out
 from conceptbench.core.registry import JUDGES, METRICS, REFERENCES
-from conceptbench.core.schemas import Headline, MetricSpec
+from conceptbench.core.schemas import Headline, MetricSpec, Watch
 from conceptbench.core.whole_metric import DerivedMetric, ErasureMetric
 
 Cards = Mapping[str, JudgeCard]
@@ -25,7 +25,9 @@ NO_REFERENCE = ("base", "others")
 """What a set may be compared with that is no reference set."""
 
 
-def metric_problems(document: Document, metrics: Mapping[int, MetricSpec], cards: Cards, headline: Headline | None) -> list[Problem]:
+def metric_problems(
+    document: Document, metrics: Mapping[int, MetricSpec], cards: Cards, headline: Headline | None, watch: Watch | None = None
+) -> list[Problem]:
     """What is wrong with a suite's metrics.
 
     Args:
@@ -33,6 +35,7 @@ def metric_problems(document: Document, metrics: Mapping[int, MetricSpec], cards
         metrics: by their number in it.
         cards: of the judges; what needs the card of another one is left out.
         headline: None if it must not be checked, e.g. because not every metric of the file could be read.
+        watch: what the suite watches, if anything.
     """
     made: list[tuple[int, Quantity]] = []
     problems: list[Problem] = []
@@ -51,6 +54,8 @@ def metric_problems(document: Document, metrics: Mapping[int, MetricSpec], cards
         problems += _judge_problems(document, i, specs[0], kind, cards)
         limited = limit_problem(kind, spec)
         problems += [document.problem(("metrics", i, "concepts"), limited)] if limited else []
+        unwatched = watch_problem(kind, spec, watch)
+        problems += [document.problem(("metrics", i), unwatched)] if unwatched else []
         for one in specs:
             metric, found = _made(document, i, one, kind, cards)
             problems += found
@@ -122,6 +127,19 @@ def limit_problem(kind: type[Quantity], spec: MetricSpec) -> str:
         return ""
     about = "an erasure as a whole" if issubclass(kind, ErasureMetric) else "what its source metrics are about"
     return f"metric {spec.metric!r} cannot be limited to concepts, because it is about {about}: leave `concepts` out"
+
+
+def watch_problem(kind: type[Quantity], spec: MetricSpec, watch: Watch | None) -> str:
+    """What is wrong with a metric of a watched training: nobody watches, another judge does, or not that text. Empty if nothing is."""
+    if not (issubclass(kind, ErasureMetric) and kind.watched):
+        return ""
+    if watch is None:
+        return f"metric {spec.metric!r} reads what is watched in a training, and the suite watches nothing: add `watch: {{judge: {spec.judge}}}`"
+    if spec.judge is not None and spec.judge != watch.judge:
+        return f"metric {spec.metric!r} has the judge {spec.judge!r}, and {watch.judge!r} watches: name one in both"
+    texts = [one.options["text"] for one in spelled_out(spec) if one.options.get("text")]
+    unknown_texts = [str(t) for t in texts if t not in watch.texts]
+    return f"metric {spec.metric!r}: {unknown_name('text', unknown_texts[0], watch.texts).message} in `watch`" if unknown_texts else ""
 
 
 def _judge_problems(document: Document, i: int, spec: MetricSpec, kind: type[Quantity], cards: Cards) -> list[Problem]:

@@ -105,7 +105,7 @@ def _suite(document: Document, around: Surroundings) -> Findings:
     found.problems += [*unknown_plugins(document, parts.metrics, parts.judges, parts.watch), *shadowing_judges(document, parts.judges)]
     if parts.every_task:
         found.problems += strays(document, parts.tasks.values(), parts.metrics, parts.splits)
-    found.problems += metric_problems(document, parts.metrics, cards, parts.headline if parts.every_metric else None)
+    found.problems += metric_problems(document, parts.metrics, cards, parts.headline if parts.every_metric else None, parts.watch)
     _check_erasers(parts, around, found)
     if concepts is not None:
         found.problems += [*unknown_concepts(document, parts.tasks, concepts.positions), *label_problems(parts.concept_names(), concepts, cards)]

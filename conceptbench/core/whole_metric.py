@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -24,11 +24,14 @@ class Edited:
         after: the same names -> the erased value, for the parameters that the erasure names only; float32.
         cost: ``seconds``, ``peak_memory_mb``, ``network_evaluations``, ``size_bytes``; None where it was not measured (a
             checkpoint made elsewhere).
+        curve: points of its training in order, each with ``step``, ``loss`` and what else was looked at; empty where nothing was
+            trained here.
     """
 
     before: Mapping[str, NDArray[Any]]
     after: Mapping[str, NDArray[np.float32]]
     cost: Mapping[str, float | None]
+    curve: Sequence[Mapping[str, float | None]] = ()
 
 
 class ErasureMetric(Quantity):
@@ -38,11 +41,15 @@ class ErasureMetric(Quantity):
         unit: where it depends on the options, ``__init__`` sets it.
         timed: whether a rerun may give another value (seconds, memory); such rows are not part of canonical results. May
             depend on the options, too: ask the instance.
+        watched: whether it reads what the suite's ``watch`` looks at; its judge must then be the one that watches.
+        missing: why it has no value, where :meth:`measure` has none.
     """
 
     role: ClassVar[str] = ""
     unit: str = "depends on the options"  # type: ignore[misc] # other metrics have one for the class
     timed: bool = False
+    watched: ClassVar[bool] = False
+    missing: ClassVar[str] = "not measured: the weights were made elsewhere"
 
     @abstractmethod
     def better(self) -> Better:

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from conceptbench.core.errors import UserInputError
 from conceptbench.core.judge import JudgeCard
 from conceptbench.core.metric import Metric, OfImages, Quantity, SetMetric
-from conceptbench.core.metric_checks import limit_problem
+from conceptbench.core.metric_checks import limit_problem, watch_problem
 from conceptbench.core.protocols import by_name, protocol_of_headline, protocol_of_source, spelled_out
 from conceptbench.core.registry import JUDGES, METRICS
 from conceptbench.core.schemas import Concept, MetricSpec, Role, Suite
@@ -95,6 +95,7 @@ def load_measures(suite: Suite, load_judge: LoadJudge = registered_judge) -> Mea
         card: JudgeCard = judges[name].card
         return card
 
+    _check_watched(suite)
     made = [_measure(spec, lambda name: trained.get(name) or card_of(name)) for _, spec in numbered]
     _check_twice(suite, [number for number, _ in numbered], made)
     _check_named(suite, made)
@@ -121,6 +122,13 @@ def _measure(spec: MetricSpec, card_of: Callable[[str], JudgeCard]) -> Measure[A
     if limited:
         raise UserInputError(limited, f"it is limited to {', '.join(spec.concepts)}")
     return Measure(kind(_options(kind, spec), _card(kind, spec, card_of)), spec.judge or "", spec.concepts)
+
+
+def _check_watched(suite: Suite) -> None:
+    """Metrics of a watched training fit what the suite watches."""
+    problems = [p for spec in suite.metrics if (p := watch_problem(METRICS.load(spec.metric), spec, suite.watch))]
+    if problems:
+        raise UserInputError(problems[0])
 
 
 def _check_twice(suite: Suite, numbers: Sequence[int], made: Sequence[Measure[Any]]) -> None:

@@ -11,12 +11,18 @@ from numpy.typing import NDArray
 
 from conceptbench.engine.erasing import stored_erasure
 from conceptbench.engine.images import BASE
-from conceptbench.engine.plan import Plan
+from conceptbench.engine.plan import EraseUnit, Plan
+from conceptbench.engine.probing import Probing, path_of, probes_of
+from conceptbench.engine.progress import Work
+from conceptbench.engine.session import Session
 from conceptbench.engine.store import Store
 from conceptbench.engine.timing import predicted_seconds, read_rates
 from conceptbench.models.base import Base
 from conceptbench.models.erasure import Erasure
+from conceptbench.models.probe import Probe
 
+COUNTS = ("erasures", "erasures_cached", "images", "images_cached", "probes", "probes_cached", "bytes_to_write")
+BYTES_PER_WEIGHT = 4  # changes are kept in fp32
 BYTES_PER_PIXEL = 2.2  # of PNGs at compression level 1, measured on the mini tier's images with their text chunks
 
 
@@ -28,6 +34,8 @@ class Preview:
     erasures_cached: int
     images: int
     images_cached: int
+    probes: int
+    probes_cached: int
     bytes_to_write: int
     seconds: float
     measured: bool
@@ -42,6 +50,7 @@ class Preview:
         return [
             f"erasures: {self.erasures - self.erasures_cached} to make, {self.erasures_cached} in the store",
             f"images:   {self.images - self.images_cached} to draw, {self.images_cached} in the store",
+            *([f"probes:   {self.probes - self.probes_cached} to make, {self.probes_cached} in the store"] if self.probes else []),
             f"disk:     about {self.bytes_to_write / 2**20:.1f} MiB",
             f"time:     about {duration(self.seconds)}, {source}",
         ]
@@ -49,7 +58,7 @@ class Preview:
 
 def total(every: Sequence[Preview]) -> Preview:
     """The figures of several plans together; what two of them share is counted twice."""
-    counts = {name: sum(getattr(p, name) for p in every) for name in ("erasures", "erasures_cached", "images", "images_cached", "bytes_to_write")}
+    counts = {name: sum(getattr(p, name) for p in every) for name in COUNTS}
     return Preview(**counts, seconds=sum(p.seconds for p in every), measured=all(p.measured for p in every))
 
 
@@ -70,16 +79,43 @@ def preview(plan: Plan, store: Store, base: Base) -> Preview:
     wanted = {part.key for unit in plan.erasures if stored[unit.key] is None for part in unit.calls}
     missing = [c for c in calls if c.key in wanted and (stored[c.key] if c.key in stored else stored_erasure(store, c.key)) is None]
     size = plan.suite.sampler.size or plan.info.size
-    seconds, measured = predicted_seconds(plan, base, read_rates(store), images=images - present, erasures=missing)
+    probes, unprobed = _unprobed(plan, store, base, stored)
+    seconds, measured = predicted_seconds(plan, base, read_rates(store), images=images - present, erasures=missing, probes=unprobed)
     return Preview(
         erasures=len(calls),
         erasures_cached=len(calls) - len(missing),
         images=images,
         images_cached=present,
-        bytes_to_write=round((images - present) * size * size * BYTES_PER_PIXEL),
+        probes=probes,
+        probes_cached=probes - len(unprobed),
+        bytes_to_write=round((images - present) * size * size * BYTES_PER_PIXEL) + sum(_bytes_of(base, c) for c in missing),
         seconds=seconds,
         measured=measured,
     )
+
+
+def _bytes_of(base: Base, call: EraseUnit) -> int:
+    """Of an erasure, if it changes the group of weights that its method trains or edits; 0 for one that works at run time."""
+    load = call.entry.eraser.load(call.entry.config, len(call.task.targets))
+    if not load.trained and "parameters" not in type(call.entry.config).model_fields:
+        return 0
+    return sum(p.numel() for p in base.parameters(load.parameters).values()) * BYTES_PER_WEIGHT
+
+
+def _unprobed(plan: Plan, store: Store, base: Base, erasures: Mapping[str, Erasure | None]) -> tuple[int, list[Probe]]:
+    """How many findings a plan has, and the probes of those that are still to be made."""
+    probing = Probing(base, plan, store, Session(), probes_of(plan.suite), Work(), collect=True)
+    if not probing.probes:
+        return 0, []
+    found = dict(one for task in plan.suite.tasks for one in probing.planned(task, BASE))
+    unknown: list[Probe] = []
+    for unit in plan.erasures:
+        stored = erasures[unit.key]
+        if stored is None:
+            unknown += [probe for _, probe in probing.planned(unit.task, "")]
+        else:
+            found.update(probing.planned(unit.task, stored.restoring(unit.task.restored, unit.task.restore_with).weights_hash()))
+    return len(found) + len(unknown), [probe for key, probe in found.items() if not path_of(store, key).exists()] + unknown
 
 
 def _counted(plan: Plan, store: Store, erasures: Mapping[str, Erasure | None]) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,13 +16,14 @@ from numpy.typing import NDArray
 from conceptbench.core.errors import FATAL, ConceptBenchError, PluginError, UnitFailedError
 from conceptbench.core.files import key_of
 from conceptbench.core.manifests import task_concepts
-from conceptbench.core.registry import source_hash
-from conceptbench.core.schemas import Concept, Role, Task
+from conceptbench.core.protocols import every_metric
+from conceptbench.core.registry import METRICS, source_hash
+from conceptbench.core.schemas import Concept, Role, Suite, Task
 from conceptbench.engine.erasing import training_threads
 from conceptbench.engine.generate import reference_images
 from conceptbench.engine.images import BASE, library_versions
 from conceptbench.engine.lineup import shared_source_hash
-from conceptbench.engine.measures import Measure
+from conceptbench.engine.measures import NO_JUDGE, Measure
 from conceptbench.engine.plan import Plan
 from conceptbench.engine.progress import Work
 from conceptbench.engine.session import Session
@@ -52,6 +54,12 @@ def read_finding(store: Store, key: str) -> Probed | None:
         header["clusters"],
         {n.removeprefix(ARRAYS): a for n, a in arrays.items() if n.startswith(ARRAYS)},
     )
+
+
+def probes_of(suite: Suite) -> list[Measure[Probe]]:
+    """The probes of a suite; they ask no judge."""
+    kinds = [(spec, METRICS.load(spec.metric)) for spec in every_metric(suite.metrics)]
+    return [Measure(kind(kind.Config.model_validate(s.options), NO_JUDGE), "", s.concepts) for s, kind in kinds if issubclass(kind, Probe)]
 
 
 class Probing:
@@ -100,6 +108,10 @@ class Probing:
                 found[probe.protocol, request.concept.name] = probed
                 self.findings.append({"task": task.id, "concept": request.concept.name, "model": model, "probe": probe.protocol, "key": key})
         return found
+
+    def planned(self, task: Task, model: str) -> list[tuple[str, Probe]]:
+        """What is to be found of a model in a task: the key of each finding, and its probe."""
+        return [(self.key(probe, request, model), probe) for probe, request in self._all(task)]
 
     def prepare(self, task: Task, model: str, unit: str, eraser: str) -> None:
         """Asks the unmodified base for what probes will need of it; before an erasure of that hash is applied."""
@@ -187,7 +199,7 @@ class Probing:
         place = probe.protocol, task.id, request.concept.name
         if place not in self._prepared:
             raise UnitFailedError("the base was not prepared for it", "an earlier line says why")
-        what = f"{probe.id} of {request.concept.name}, {unit}"
+        what, start = f"{probe.id} of {request.concept.name}, {unit}", time.monotonic()
         with self.session.journal.stage("probe", what), self.work.timed("probe"):
             self.session.reporter.begin(f"probe {what}", probe.work())
             with training_threads(self.base):
@@ -196,7 +208,7 @@ class Probing:
             _check(probe, probed)
             arrays = {**{VALUES + n: v for n, v in probed.values.items()}, **{ARRAYS + n: a for n, a in probed.arrays.items()}}
             save_state(path_of(self.store, key), {n: torch.from_numpy(np.array(a)) for n, a in arrays.items()}, {"clusters": list(probed.clusters)})
-        self.work.probes += 1
+        self.work.probed.setdefault(probe.protocol, []).append(max(0.0, time.monotonic() - start))
         return probed
 
 

@@ -85,11 +85,11 @@ class Lines:
 
 @dataclass
 class Work:
-    """How much was really done: a rerun counts only what was not in the store."""
+    """How much was really done: a rerun counts only what was not in the store. ``probed`` is the seconds of each finding, by protocol."""
 
     images: int = 0
     erasures: int = 0
-    probes: int = 0
+    probed: dict[str, list[float]] = field(default_factory=dict)
     judged: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)

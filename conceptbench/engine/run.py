@@ -201,7 +201,7 @@ class Runner:
             return None
         names = {f"{c.component}.{n}" for c in erasure.changes for n in c.names()}
         after = {n: v for n, v in values_by_name(self.base, erasure).items() if n in names}
-        return Edited(as_arrays(before), as_arrays(after), {k: erasure.meta.get(k) for k in COSTS})
+        return Edited(as_arrays(before), as_arrays(after), {k: erasure.meta.get(k) for k in COSTS}, erasure.meta.get("curve", ()))
 
     def _images(
         self, specs: Sequence[ImageSpec], model: str, what: str, *, group: str = "", partner: Callable[[ImageSpec], ImageSpec] = lambda s: s

@@ -190,7 +190,7 @@ class TaskScores:
             clusters=1,
             unit=metric.unit,
             better=metric.better(),
-            reason="" if value is not None else "the erasure is not made" if model.edited is None else "not measured: the weights were made elsewhere",
+            reason="" if value is not None else "the erasure is not made" if model.edited is None else metric.missing,
         )
         return self.maker.row(metric, model, "model", ALL, estimate, partial=model.edited is None)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,6 +20,7 @@ from conceptbench.engine.store import Store
 from conceptbench.models.base import Base
 from conceptbench.models.conditions import Condition
 from conceptbench.models.eraser import Load
+from conceptbench.models.probe import Probe
 from conceptbench.models.sampling import threads
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ def record_rates(store: Store, plan: Plan, outcome: Outcome, session: Session, d
     made = ((call, session.erased.get(call.key)) for call in plan.calls())
     new = {erase_rate_name(plan, call, device): seconds for call, seconds in made if seconds is not None}
     work = outcome.work
+    new |= {probe_rate_name(plan, protocol, device): sum(each) / len(each) for protocol, each in work.probed.items()}
     if work.images >= ENOUGH:
         new[image_rate_name(plan, device)] = sum(work.seconds.get(stage, 0.0) for stage in ("generate", "write", "judge")) / work.images
     if new:
@@ -81,6 +84,12 @@ def timed(work: Callable[[], object], rows: int) -> float:
     return seconds / rows
 
 
+def probe_rate_name(plan: Plan, protocol: str, device: torch.device) -> str:
+    """The name of the rate of a probe of one model and concept."""
+    sampler = plan.suite.sampler
+    return f"probe/{hardware(device)}/{plan.info.id}/{plan.info.precision}/{protocol}/{sampler.scheduler}-{sampler.steps}-{sampler.guidance:g}"
+
+
 class Trial:
     """Times the networks of a plan once, each only when it is asked for.
 
@@ -111,8 +120,14 @@ class Trial:
         return (step * sampler.steps + decode) * (1 + JUDGING)
 
     def erase_seconds(self, load: Load) -> float:
-        """Of one erasure that evaluates so many rows of the denoiser, with an empty store: what it shares with others is in it."""
-        seconds = ERASURE_SECONDS
+        """Of one erasure, with what it draws for the suite's ``watch``."""
+        watch, steps = self.plan.suite.watch, load.trained // max(1, load.batch)
+        looks = 2 * watch.images * (2 + steps // watch.every) if watch and steps else 0
+        return ERASURE_SECONDS + self.seconds(replace(load, images=load.images + looks))
+
+    def seconds(self, load: Load) -> float:
+        """Of evaluating so many rows of the denoiser, with an empty store: what is shared with others is in it."""
+        seconds = 0.0
         if load.plain:
             seconds += load.plain * self._once("plain", lambda: self._evaluate(64, None))
         if load.images:
@@ -155,7 +170,9 @@ class Trial:
                 parameter.grad = None
 
 
-def predicted_seconds(plan: Plan, base: Base, rates: Mapping[str, float], *, images: int, erasures: Sequence[EraseUnit]) -> tuple[float, bool]:
+def predicted_seconds(
+    plan: Plan, base: Base, rates: Mapping[str, float], *, images: int, erasures: Sequence[EraseUnit], probes: Sequence[Probe] = ()
+) -> tuple[float, bool]:
     """Seconds that a plan will take.
 
     Args:
@@ -164,6 +181,7 @@ def predicted_seconds(plan: Plan, base: Base, rates: Mapping[str, float], *, ima
         rates: measured by earlier runs.
         images: how many are to be drawn.
         erasures: calls of erasers that are to be made.
+        probes: one for each finding that is to be made.
 
     Returns:
         Seconds, and whether all of it was measured by earlier runs.
@@ -177,4 +195,8 @@ def predicted_seconds(plan: Plan, base: Base, rates: Mapping[str, float], *, ima
         rate = rates.get(erase_rate_name(plan, unit, base.device))
         measured = measured and rate is not None
         seconds += trial.erase_seconds(unit.entry.eraser.load(unit.entry.config, len(unit.task.targets))) if rate is None else rate
+    for probe in probes:
+        rate = rates.get(probe_rate_name(plan, probe.protocol, base.device))
+        measured = measured and rate is not None
+        seconds += trial.seconds(probe.load(plan.suite.sampler)) if rate is None else rate
     return seconds, measured

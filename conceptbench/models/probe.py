@@ -14,6 +14,7 @@ from conceptbench.core.metric import Better, Quantity
 from conceptbench.core.schemas import Concept, Role, Sampler
 from conceptbench.models.base import Base
 from conceptbench.models.conditions import Condition
+from conceptbench.models.eraser import Load
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,14 @@ class Probe(Quantity):
     def work(self) -> int:
         """How often ``progress`` is called for one model and concept."""
         return 1
+
+    def load(self, sampler: Sampler) -> Load:
+        """How much work one model and concept is, for ``plan``; nothing by default.
+
+        Args:
+            sampler: the suite's.
+        """
+        return Load()
 
     def prepare(self, base: Base, request: ProbeRequest) -> dict[str, NDArray[Any]]:
         """What must come from the unmodified base: embeddings, anchor images. Called before any erasure is applied."""

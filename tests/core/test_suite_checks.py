@@ -155,6 +155,20 @@ def test_who_watches(suite):
 
 
 @pytest.mark.parametrize(
+    ("watch", "metric", "text"),
+    [
+        ({"judge": "length", "texts": ["a cat"]}, {"options": {"of": "prompt", "text": "a cat"}}, ""),
+        ({"judge": "length", "texts": ["a cat"]}, {"options": {"of": "prompt"}, "each": {"text": ["a cat", "a cats"]}}, "'a cats'; did you mean 'a cat'?"),
+        (None, {}, "the suite watches nothing: add `watch: {judge: length}`"),
+        ({"judge": "mini-clip"}, {}, "has the judge 'length', and 'mini-clip' watches"),
+    ],
+)
+def test_what_is_read_of_a_training_is_watched(suite, watch, metric, text):
+    changed = added(change(suite, watch=watch) if watch else suite, {"metric": "learning_curve", "judge": "length", **metric})
+    assert [text in p[2] for p in found(changed)] == ([True] if text else [])
+
+
+@pytest.mark.parametrize(
     ("options", "text"),
     [
         ({}, ""),

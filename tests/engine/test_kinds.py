@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from kinds import WeightProbe, by_place, suite_with
@@ -9,10 +11,14 @@ from running import ESD, carry_out, entry, runner_of
 from world import PROMPTS, DistanceJudge, LengthJudge
 
 from conceptbench.core.errors import NotComparableError, UserInputError
+from conceptbench.core.files import write_text
 from conceptbench.core.results import Difference, Estimate
 from conceptbench.engine.measures import load_measures
+from conceptbench.engine.preview import preview
 from conceptbench.engine.provenance import canonical
 from conceptbench.engine.records import read_records
+from conceptbench.engine.store import Store
+from conceptbench.engine.timing import read_rates, record_rates
 
 
 def test_sets_beside_base_others_and_reference(tmp_path, folders):
@@ -137,6 +143,20 @@ def test_probes_are_made_once_and_compared_with_the_base(tmp_path, folders):
     assert len(WeightProbe.measured) == 9 and canonical(repaired.rows) == canonical(outcome.rows)
 
 
+def test_a_plan_counts_probes_and_knows_how_long_they_took(tmp_path, folders):
+    suite = suite_with(tmp_path, {"metric": "weight_probe"})
+    _, runner = carry_out(suite, folders, tmp_path / "store", [ESD])
+    path = next((tmp_path / "store" / "probes").glob("*"))
+    path.unlink()
+    new, some = (preview(runner.plan, store, runner.base) for store in (Store(tmp_path / "new"), runner.store))
+    assert (new.probes, new.probes_cached) == (8, 0) and "probes:   8 to make, 0 in the store" in new.lines()
+    assert (some.probes, some.probes_cached) == (8, 7)
+    record_rates(runner.store, runner.plan, runner.outcome, runner.session, runner.base.device)
+    rates = {n: 1e6 if n.startswith("probe/") else s for n, s in read_rates(runner.store).items()}
+    write_text(runner.store.root / "rates.json", json.dumps(rates))
+    assert preview(runner.plan, runner.store, runner.base).seconds == pytest.approx(1e6, rel=1e-2)
+
+
 def test_collecting_probes_nothing(tmp_path, folders):
     suite = suite_with(tmp_path, {"metric": "weight_probe"})
     WeightProbe.measured.clear()
@@ -219,6 +239,18 @@ def test_watching_a_training_adds_to_its_curve_and_not_to_its_weights(tmp_path, 
     assert cost[0] == cost[1]
     with pytest.raises(UserInputError, match="image-text"):
         carry_out(suite_with(tmp_path / "c", watch={"judge": "colour"}), folders, tmp_path / "c", [ESD])
+
+
+def test_points_of_a_curve_are_rows(tmp_path, folders):
+    metric = {"metric": "learning_curve", "judge": "length", "each": {"at": [0, 1]}}
+    outcome, _ = carry_out(
+        suite_with(tmp_path, metric, watch={"judge": "length", "every": 2, "images": 1}), folders, tmp_path / "store", [ESD, "negative-prompt"]
+    )
+    looks = [point["cos(c_e, x_e)"] for point in outcome.curves["esd-x:mini", "one"] if "cos(c_e, x_e)" in point]
+    rows = by_place(outcome.rows)
+    assert [rows["one", "esd-x", f"learning_curve-c_e-x_e-{at}", "model", "*"].value for at in (0, 1)] == [looks[0], looks[-1]]
+    untrained = rows["one", "negative-prompt", "learning_curve-c_e-x_e-1", "model", "*"]
+    assert untrained.value is None and "nothing of the kind was watched" in untrained.reason and untrained.status == "ok"
 
 
 def test_another_watching_judge_is_another_erasure(tmp_path, folders, monkeypatch):

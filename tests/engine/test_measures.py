@@ -124,6 +124,11 @@ def test_only_for_sources_the_judge_is_advised(tmp_path, monkeypatch):
     assert "nothing" not in protocols and protocols["nothing/colour-c"].endswith("/colour-c") and protocols["nothing/colour"].endswith("/colour")
 
 
+def test_what_is_read_of_a_training_must_be_watched(tmp_path):
+    with pytest.raises(UserInputError, match="the suite watches nothing"):
+        load_measures(suite_of(tmp_path, {"metric": "learning_curve", "judge": "length"}))
+
+
 def test_protocols_by_the_names_of_sources(tmp_path):
     made = load_measures(
         suite_of(tmp_path, {"metric": "acc", "judge": "own"}, {"metric": "test-spread", "judge": "colour"}, {"metric": "test-twice"}, judges=TRAINED), Loading()

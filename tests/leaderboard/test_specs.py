@@ -52,6 +52,13 @@ def test_a_field_is_compared_as_text():
     assert not matches(values, [{"task": 10}]) and not matches(values, [{"task": 1}, {"role": ["retained"]}]) and not matches(values, [{"value": "None"}])
 
 
+@pytest.mark.parametrize(
+    ("asked", "fits"), [("a-*", True), ("*-1", True), ("a-b-1", True), ("b-*", False), ("*", False), (["*", "a-*-1"], True), ("a-b-?", False)]
+)
+def test_a_star_is_any_text_but_alone_it_is_itself(asked, fits):
+    assert matches({"metric": "a-b-1"}, [{"metric": asked}]) == fits and matches({"metric": "*"}, [{"metric": "*"}])
+
+
 def test_labels_are_products_of_axes_and_blocks(tmp_path):
     rows = [[[{"label": "x"}, {"label": "y"}], [{"label": "1"}, {"label": "2"}]], [[{"label": "sum"}]]]
     table = spec(tmp_path, rows=rows, columns=[[[{"label": "c"}, {"label": "only paper", "tiers": ["paper"]}]]])

@@ -15,6 +15,7 @@ from conceptbench.core.whole_metric import ErasureMetric
 from conceptbench.engine.lineup import resolve
 from conceptbench.leaderboard.cells import fill
 from conceptbench.leaderboard.spec_files import load_table, table_ids
+from conceptbench.models.probe import Probe
 
 FAMILIES = {"digits-cvae": "cvae", "mnist-cvae": "cvae", "cifar10-ddpm": "ddpm", "stl10-ddpm": "ddpm", "stabilityai/stable-diffusion-2-1-base": "sd2"}
 CASES = [(name, tier) for name in table_ids() for tier in load_table(name).tiers]
@@ -29,6 +30,7 @@ def metrics_of(suite):
         card = JudgeCard(spec.judge or "", kind.role or "features", "", "", "", "", {})
         metric = kind(kind.Config.model_validate(spec.options), card)
         made.append((metric.id, issubclass(kind, ErasureMetric), metric.unit, spec.concepts))
+        made += [(f"{metric.id}-{part}", False, unit, spec.concepts) for part, unit in (kind.parts.items() if issubclass(kind, Probe) else ())]
     return made
 
 
