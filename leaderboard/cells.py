@@ -9,6 +9,7 @@ from typing import Any
 
 from conceptbench.core.errors import NotComparableError, UserInputError
 from conceptbench.core.results import TIMED_FIELDS, ResultRow
+from conceptbench.engine.images import BASE
 from conceptbench.leaderboard.published import LEVELS, Cell
 from conceptbench.leaderboard.specs import COUNTS, RUN, Combine, Line, TableSpec, Tier, cells_of, conditions_of, matches, published_of
 
@@ -45,12 +46,14 @@ class TableCell:
         row, column: labels.
         published: None where there is no published table.
         measured: None where no result row is there.
+        defined: the value and its digits of what needs no measuring: the unmodified model beside itself.
     """
 
     row: str
     column: str
     published: Cell | None
     measured: Measured | None
+    defined: tuple[float, int] | None = None
 
     @property
     def outside(self) -> bool | None:
@@ -123,8 +126,11 @@ def fill(spec: TableSpec, tier: Tier, results: Mapping[str, Sequence[ResultRow]]
     cells = []
     for row, column in cells_of(spec, tier):
         printed = None if published is None else published.cell(row.label, column.label)
-        found = _the_row(pool, spec, tier, row, column)
-        cells.append(TableCell(row.label, column.label, printed, None if found is None else _measured(found, row, column, printed, digits.get(column.label))))
+        found, usual = _the_row(pool, spec, tier, row, column), digits.get(column.label)
+        measured = None if found is None else _measured(found, row, column, printed, usual)
+        of_base = bool(pool) and any(w.get("eraser") == BASE for w in conditions_of(spec, tier, row, column))
+        unchanged = _option(row, column, "unchanged") if of_base and found is None else None
+        cells.append(TableCell(row.label, column.label, printed, measured, None if unchanged is None else (unchanged, usual or 0)))
     table = FilledTable(spec, tier, tuple(cells))
     if not force:
         _check_comparable(table)

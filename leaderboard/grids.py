@@ -8,10 +8,11 @@ from itertools import groupby
 
 from conceptbench.core.results import ResultRow
 from conceptbench.leaderboard.agreement import Agreement, agreement_of, agreement_parts
-from conceptbench.leaderboard.cells import FilledTable, Measured, TableCell
+from conceptbench.leaderboard.cells import FilledTable, TableCell
 from conceptbench.leaderboard.published import LEVELS
 
 OUTSIDE = "†"
+DEFINED = "‡"
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,11 @@ def number(value: float | None, digits: int) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def measured_text(m: Measured | None) -> tuple[str, str]:
+def measured_text(cell: TableCell) -> tuple[str, str]:
     """Value and interval for people; both empty where nothing was measured."""
+    m = cell.measured
     if m is None:
-        return "", ""
+        return "" if cell.defined is None else number(*cell.defined) + DEFINED, ""
     value = number(m.value, m.digits) + ("" if m.spread is None else f" ± {number(m.spread, m.digits)}")
     value += f" ({m.row.status})" if m.row.status in ("partial", "failed") else ""
     return value, "" if m.low is None else f"[{number(m.low, m.digits)}, {number(m.high, m.digits)}]"
@@ -134,7 +136,7 @@ def _joined(cells: Sequence[TableCell | None], notes: dict[tuple[str, str], tupl
     there = [c for c in cells if c is not None]
     if not there:
         return Text()
-    texts = [measured_text(c.measured) for c in there]
+    texts = [measured_text(c) for c in there]
     published = " / ".join(("" if c.published is None else c.published.printed) + (OUTSIDE if mark and c.outside else "") for c in there)
     measured = " / ".join(t[0] for t in texts) if any(t[0] for t in texts) else ""
     interval = " / ".join(t[1] or "–" for t in texts) if any(t[1] for t in texts) else ""
@@ -177,10 +179,12 @@ def _facts(table: FilledTable) -> list[str]:
     lines = [f"First line: published ({spec.source})." if spec.published else f"After {spec.source}, which prints no numbers."]
     if not rows:
         return [*lines, f"Nothing is measured yet: `conceptbench table run {spec.id} --tier {table.tier}`."]
-    missing = sum(c.measured is None or c.measured.value is None for c in table.cells)
+    missing = sum(c.defined is None and (c.measured is None or c.measured.value is None) for c in table.cells)
     lines.append(f"{'Second line: m' if spec.published else 'M'}easured on the {table.tier} tier, with 95 % intervals; {_measured_with(rows)}.")
     if missing:
         lines.append(f"{missing} of {len(table.cells)} cells are not measured.")
+    if any(c.defined for c in table.cells):
+        lines.append(f"{DEFINED}: not measured but so by definition, the unmodified model beside itself.")
     if table.tier == "mini":
         lines.append(f"Mapping: {spec.tiers['mini'].mapping.strip()}")
     else:

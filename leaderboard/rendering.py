@@ -56,7 +56,18 @@ def _md_cell(cell: Text) -> str:
 _TEX = {
     **{c: f"\\{c}" for c in "&%$#_{}"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"},
-    **{"±": r"$\pm$", "–": "--", "−": "$-$", "†": r"$\dagger$", "Δ": r"$\Delta$", "θ": r"$\theta$", "λ": r"$\lambda$", "τ": r"$\tau$", "Σ": r"$\Sigma$"},
+    **{
+        "±": r"$\pm$",
+        "–": "--",
+        "−": "$-$",
+        "†": r"$\dagger$",
+        "‡": r"$\ddagger$",
+        "Δ": r"$\Delta$",
+        "θ": r"$\theta$",
+        "λ": r"$\lambda$",
+        "τ": r"$\tau$",
+        "Σ": r"$\Sigma$",
+    },
     **{"φ": r"$\phi$", "‖": r"$\Vert$", "·": r"$\cdot$", "→": r"$\to$", "×": r"$\times$", "≤": r"$\le$"},
 }
 
@@ -119,6 +130,7 @@ def to_csv(table: FilledTable) -> str:
         }
         values |= {} if p is None else {"published": p.value, "published_spread": p.spread, "published_unit": p.unit}
         values |= {"value": None, "ci_low": None, "ci_high": None, "spread": None}
+        values |= {} if cell.defined is None else {"value": cell.defined[0], "reason": "by definition: the unmodified model beside itself"}
         values |= {} if m is None else {"value": m.value, "ci_low": m.low, "ci_high": m.high, "spread": m.spread}
         writer.writerow([safe_cell(values.get(c)) for c in COLUMNS])
     return out.getvalue()

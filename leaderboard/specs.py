@@ -47,6 +47,7 @@ class Entry(Strict):
         spread: whether ``spread`` is shown behind ±.
         combine: several result rows fit and are shown as one: their ``sum``, their ``mean``, or SepME's sum over targets minus the sum
             (``contrast``) or mean (``contrast-mean``) over the others. The interval takes them for independent.
+        unchanged: what the unmodified model has here by definition, because it is compared with itself: no LPIPS, no change of weights.
     """
 
     label: Label
@@ -59,6 +60,7 @@ class Entry(Strict):
     digits: int | None = Field(default=None, ge=0, le=9)
     spread: bool | None = None
     combine: Combine | None = None
+    unchanged: float | None = None
 
     def conditions(self, tier: Tier) -> Where:
         """All conditions in a tier."""

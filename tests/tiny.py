@@ -68,7 +68,8 @@ def scheduler(**kwargs) -> DDIMScheduler:
     return DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1, **kwargs)
 
 
-def pipeline(family: str):
+def pipeline(family: str, width: int = 32, length: int = 16):
+    """One of a family; width of the text states and length of a text in tokens for those with one encoder."""
     torch.manual_seed(0)
     if family == "sdxl":
         first, second = tokenizer(), tokenizer(pad="!</w>")
@@ -83,15 +84,15 @@ def pipeline(family: str):
         return StableDiffusionXLPipeline(
             vae=_vae(), text_encoder=one, text_encoder_2=two, tokenizer=first, tokenizer_2=second, unet=unet, scheduler=scheduler(), add_watermarker=False
         )
-    tok = tokenizer(pad="<|endoftext|>" if family == "sd1" else "!</w>")
+    tok = tokenizer(pad="<|endoftext|>" if family == "sd1" else "!</w>", length=length)
     extra = {"use_linear_projection": True, "attention_head_dim": (2, 4)} if family == "sd2" else {}
-    text = CLIPTextModel(_text_config(tok, 32, hidden_act="gelu" if family == "sd2" else "quick_gelu"))
+    text = CLIPTextModel(_text_config(tok, width, hidden_act="gelu" if family == "sd2" else "quick_gelu"))
     kind = {"prediction_type": "v_prediction"} if family == "sd2" else {}
     return StableDiffusionPipeline(
         vae=_vae(),
         text_encoder=text,
         tokenizer=tok,
-        unet=_unet(32, **extra),
+        unet=_unet(width, **extra),
         scheduler=scheduler(**kind),
         safety_checker=None,
         feature_extractor=None,
@@ -99,8 +100,8 @@ def pipeline(family: str):
     )
 
 
-def save(family: str, folder: Path) -> Path:
-    made = pipeline(family)
+def save(family: str, folder: Path, **options: int) -> Path:
+    made = pipeline(family, **options)
     made.set_progress_bar_config(disable=True)
     made.save_pretrained(folder)
     return folder

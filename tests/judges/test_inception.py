@@ -4,6 +4,7 @@ import io
 import os
 from pathlib import Path
 
+import inception_weights
 import numpy as np
 import pytest
 import torch
@@ -18,22 +19,10 @@ from conceptbench.judges.inception import Inception, inception_clean, inception_
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """A torch cache with random weights of the real architecture under the real file name; they keep signals from dying out."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, "load", lambda *_, **__: {})
-        patch.setattr(torch.nn.Module, "load_state_dict", lambda *_, **__: None)
-        torch.manual_seed(0)
-        network = FeatureExtractorInceptionV3("x", ["2048"], feature_extractor_weights_path="x")
-    for layer in network.modules():
-        if isinstance(layer, torch.nn.Conv2d):
-            torch.nn.init.kaiming_normal_(layer.weight)
-        elif isinstance(layer, torch.nn.BatchNorm2d):
-            layer.running_mean.normal_(0, 0.1)
-            layer.bias.data.normal_(0, 0.1)
-    path = tmp_path_factory.mktemp("hub") / "checkpoints" / URL_INCEPTION_V3.rsplit("/", 1)[1]
-    path.parent.mkdir()
-    torch.save(network.state_dict(), path)
-    return path
+    """A torch cache with random weights under the real file name."""
+    folder = tmp_path_factory.mktemp("hub") / "checkpoints"
+    folder.mkdir()
+    return inception_weights.write_file(folder)
 
 
 @pytest.fixture(autouse=True)

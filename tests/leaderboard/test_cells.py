@@ -6,6 +6,7 @@ from tabular import filled, row
 from conceptbench.core.errors import NotComparableError, UserInputError
 from conceptbench.leaderboard.cells import FilledTable, Measured, TableCell, fill
 from conceptbench.leaderboard.published import Cell
+from conceptbench.leaderboard.rendering import to_csv, to_markdown
 from conceptbench.leaderboard.spec_files import load_table
 
 PSR = {"metric": "psr-1", "protocol": "psr-1@top1/judge", "role": "retained"}
@@ -21,6 +22,20 @@ def test_each_cell_finds_its_row_and_what_is_not_measured_is_empty(tmp_path):
     assert values(table) == {("A", "E"): 50.0, ("A", "P"): 75.0, ("B", "E"): 25.0, ("B", "P"): None}
     assert table.cell("B", "P").measured is None and len(table.measured) == 3
     assert table.cell("A", "E").measured.row.clusters == 10
+
+
+def test_what_is_so_by_definition_is_no_measurement(tmp_path):
+    """Only the unmodified model's cells, only where no row is there, and only once something was measured."""
+    rows = [[[{"label": "SD", "where": {"eraser": "base"}}, {"label": "B", "where": {"eraser": "esd-x"}}]]]
+    columns = [[[{"label": "E", "where": {"metric": "esr-1"}}, {"label": "L", "where": {"metric": "lpips"}, "unchanged": 0}]]]
+    lpips = {"metric": "lpips", "protocol": "lpips@64/judge", "unit": "distance"}
+    table = filled(tmp_path, [row(eraser="base"), row(eraser="esd-x", value=0.3)], rows=rows, columns=columns)
+    assert {(c.row, c.column): c.defined for c in table.cells} == {("SD", "E"): None, ("SD", "L"): (0, 0), ("B", "E"): None, ("B", "L"): None}
+    assert table.cell("SD", "L").measured is None and len(table.measured) == 2
+    assert "0‡" in to_markdown(table) and "unmodified model beside itself" in to_csv(table) and "1 of 4 cells are not measured" in to_markdown(table)
+    measured = filled(tmp_path, [row(eraser="base", **lpips, value=0.1)], rows=rows, columns=columns)
+    assert measured.cell("SD", "L").defined is None and measured.cell("SD", "L").measured.value == 0.1
+    assert [c.defined for c in filled(tmp_path, [], rows=rows, columns=columns).cells] == [None] * 4
 
 
 def test_several_rows_for_one_cell_are_an_error_that_names_the_fields(tmp_path):
