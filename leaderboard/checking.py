@@ -17,17 +17,18 @@ from pathlib import Path
 
 from conceptbench.core.documents import Problem
 from conceptbench.core.errors import ConceptBenchError, UserInputError, nearest
+from conceptbench.core.judge import JudgeCard
 from conceptbench.core.manifests import load_suite
 from conceptbench.core.registry import JUDGES
 from conceptbench.core.results import COLUMNS, ResultRow, safe_cell
 from conceptbench.core.schemas import Suite
 from conceptbench.engine.doctor import judge_card
 from conceptbench.engine.lineup import CHECKPOINT, resolve
+from conceptbench.engine.measures import metric_sources
 from conceptbench.engine.plan import Plan, make_plan
 from conceptbench.leaderboard.board import Key, Placed, board_problems, key_of_row, read_board, told
 from conceptbench.leaderboard.deriving import Derived, derive, installed_suite
 from conceptbench.leaderboard.evidence import measures_of
-from conceptbench.leaderboard.exporting import metrics_used
 from conceptbench.leaderboard.manifest import NAME, ROWS, Manifest, RunPart, file_problems, read_manifest
 from conceptbench.leaderboard.origins import line_up_problems, origin_problems
 from conceptbench.models.info import BaseInfo
@@ -171,15 +172,17 @@ class _Derivation:
         """Sources and weights against what is installed."""
         for eraser in part.erasers:
             self._eraser(part, eraser.spec, eraser.sha256)
-        installed = {m.protocol: m for m in metrics_used(measures_of(plan.suite, part.cards()))}
+        installed = metric_sources(measures_of(plan.suite, part.cards()))
         for used in part.metrics:
             here = installed.get(used.protocol)
             if here is None:
                 self._problem(f"run {part.folder}: metric {used.protocol} is not what suite {plan.suite.name} measures{_near(used.protocol, installed)}")
-            elif here.sha256 != used.sha256:
-                self._problem(f"run {part.folder}: metric {used.protocol} has source {used.sha256}, and the installed one {here.sha256}: another version of it")
+            elif here != used.sha256:
+                self._problem(f"run {part.folder}: metric {used.protocol} has source {used.sha256}, and the installed one {here}: another version of it")
+        for protocol in installed.keys() - {used.protocol for used in part.metrics}:
+            self._problem(f"run {part.folder}: the manifest does not say which version of metric {protocol} was run")
         for name, card in part.cards().items():
-            self._judge(part, name, card.sha256)
+            self._judge(part, name, card)
 
     def _eraser(self, part: RunPart, spec: str, sha256: str) -> None:
         if spec.endswith(f":{CHECKPOINT}"):
@@ -194,17 +197,21 @@ class _Derivation:
         wrong = [p for p in self.rows if f"{p.row.eraser}:{p.row.preset}" == spec and p.row.suite == part.suite.name and p.row.plugin_sha256 != sha256]
         self.found.problems += [p.problem(f"plugin_sha256 is {p.row.plugin_sha256 or 'empty'}, and the manifest says {sha256}") for p in wrong]
 
-    def _judge(self, part: RunPart, name: str, sha256: str) -> None:
+    def _judge(self, part: RunPart, name: str, card: JudgeCard) -> None:
         if name not in JUDGES.names():
             self.found.notes.append(f"judge {name} was not compared: it is one of the suite's own, or not installed")
             return
         try:
-            here = judge_card(name).sha256
+            here = judge_card(name)
         except ConceptBenchError as error:
             self.found.notes.append(f"judge {name} was not compared: {error.message}")
             return
-        if here != sha256:
-            self._problem(f"run {part.folder}: judge {name} has weights {sha256}, and the installed one {here}")
+        if here.sha256 != card.sha256:
+            self._problem(f"run {part.folder}: judge {name} has weights {card.sha256}, and the installed one {here.sha256}")
+        elif here.preprocessing != card.preprocessing:
+            self._problem(f"run {part.folder}: judge {name} prepares images by {card.preprocessing!r}, and the installed one by {here.preprocessing!r}")
+        elif dict(here.labels) != dict(card.labels):
+            self._problem(f"run {part.folder}: judge {name} has other labels than the installed one")
 
     # -- rows --------------------------------------------------------------------------------------------------------
     def _compare(self) -> None:

@@ -23,12 +23,10 @@ from conceptbench.core.documents import refuse
 from conceptbench.core.errors import UserInputError
 from conceptbench.core.files import key_of, pretty_json, safe_name, sha256_file, write_bytes, write_text
 from conceptbench.core.judge import JudgeCard
-from conceptbench.core.metric import Quantity
-from conceptbench.core.registry import source_hash
 from conceptbench.core.results import to_csv
 from conceptbench.core.schemas import Suite
 from conceptbench.engine.images import BASE, FLOOR
-from conceptbench.engine.measures import Measures
+from conceptbench.engine.measures import Measures, metric_sources
 from conceptbench.engine.plan import Plan, make_plan
 from conceptbench.engine.records import Record, read_records
 from conceptbench.engine.store import Store
@@ -215,7 +213,7 @@ def _export_run(run: _Run, output: Path, folder: str, root: Path) -> tuple[RunPa
         base_sha256=key_of(plan.info.components),
         erasers=tuple(EraserUsed(spec=e["spec"], sha256=e["source_sha256"]) for e in canonical["erasers"]),
         erasures=tuple(ErasureUsed(spec=e["spec"], task=e["task"], sha256=e["weights_sha256"]) for e in canonical["erasures"]),
-        metrics=metrics_used(measures),
+        metrics=_metrics_used(run, measures),
         judges=dict(canonical["judges"]),
         references=gathered.references,
     )
@@ -238,8 +236,10 @@ def _keys(run: _Run) -> dict[str, Collection[str]]:
     return dict(found)
 
 
-def metrics_used(measures: Measures) -> tuple[MetricUsed, ...]:
-    """Every metric with the hash of its source, as it is installed."""
-    every: list[Quantity] = [*(m.metric for m in (*measures.images, *measures.sets, *measures.probes)), *measures.erasures, *measures.derived]
-    own = [(m, [c for c in type(m).__mro__ if c.__module__ not in ("builtins", "abc", "typing")]) for m in every]
-    return tuple(MetricUsed(name=m.name, protocol=m.protocol, sha256=source_hash(classes)) for m, classes in own)
+def _metrics_used(run: _Run, measures: Measures) -> tuple[MetricUsed, ...]:
+    """Every metric with the hash of its source when it was run, which is today's."""
+    ran = {m["protocol"]: str(m["source_sha256"]) for m in run.canonical.get("metrics", ())}
+    other = [protocol for protocol, sha256 in metric_sources(measures).items() if ran.get(protocol) != sha256]
+    if other:
+        raise UserInputError(f"{run.folder}: the source of {len(other)} metric(s) was another when it ran: {', '.join(other[:3])}", AGAIN)
+    return tuple(MetricUsed(protocol=protocol, sha256=sha256) for protocol, sha256 in ran.items())

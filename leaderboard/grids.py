@@ -13,6 +13,8 @@ from conceptbench.leaderboard.published import LEVELS
 
 OUTSIDE = "†"
 DEFINED = "‡"
+NAMED = 8
+"""As many protocols, or other names of one kind, are told at most below a table."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,8 @@ def _agreement(a: Agreement) -> str:
 
 def _measured_with(rows: Sequence[ResultRow]) -> str:
     def distinct(values: Iterable[object]) -> str:
-        return ", ".join(dict.fromkeys(str(v) for v in values))
+        every = list(dict.fromkeys(str(v) for v in values))
+        return ", ".join(every if len(every) <= NAMED else [*every[: NAMED - 1], f"and {len(every) - NAMED + 1} more, which the CSV names"])
 
     counts = sorted({r.n_scored for r in rows if r.n_scored})
     n = "" if not counts else f"; n {counts[0]}" if len(counts) == 1 else f"; n {counts[0]} to {counts[-1]}"

@@ -64,9 +64,8 @@ class ErasureUsed(Strict):
 
 
 class MetricUsed(Strict):
-    """A metric of a run: its protocol, and the hash of its source."""
+    """A metric of a run: its protocol, and the hash of its source when it ran."""
 
-    name: str
     protocol: str
     sha256: Sha256
 

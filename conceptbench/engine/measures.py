@@ -11,7 +11,7 @@ from conceptbench.core.judge import JudgeCard
 from conceptbench.core.metric import Metric, OfImages, Quantity, SetMetric
 from conceptbench.core.metric_checks import limit_problem, watch_problem
 from conceptbench.core.protocols import by_name, protocol_of_headline, protocol_of_source, spelled_out
-from conceptbench.core.registry import JUDGES, METRICS
+from conceptbench.core.registry import JUDGES, METRICS, source_hash
 from conceptbench.core.schemas import Concept, MetricSpec, Role, Suite
 from conceptbench.core.suite_checks import card_before_training
 from conceptbench.core.whole_metric import DerivedMetric, ErasureMetric
@@ -109,6 +109,13 @@ def load_measures(suite: Suite, load_judge: LoadJudge = registered_judge) -> Mea
         judges={m.judge: judges[m.judge] for m in made if m.judge},
         order=tuple(dict.fromkeys(m.metric.id for m in made)),
     )
+
+
+def metric_sources(measures: Measures) -> dict[str, str]:
+    """Protocol of every metric -> the hash of the source that computes it."""
+    every: list[Quantity] = [*(m.metric for m in (*measures.images, *measures.sets, *measures.probes)), *measures.erasures, *measures.derived]
+    own = {m.protocol: [c for c in type(m).__mro__ if c.__module__ not in ("builtins", "abc", "typing")] for m in every}
+    return {protocol: source_hash(classes) for protocol, classes in own.items()}
 
 
 def source_protocols(measures: Measures) -> dict[str, str]:

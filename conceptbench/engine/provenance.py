@@ -69,6 +69,7 @@ def results_document(outcome: Outcome, judges: Mapping[str, Any], argv: Sequence
                 }
                 for e in plan.entries
             ],
+            "metrics": [{"protocol": protocol, "source_sha256": sha256} for protocol, sha256 in outcome.metrics.items()],
             "judges": {n: j.card.document() for n, j in judges.items()},
             "erasures": [{"spec": spec, "task": task, "weights_sha256": h} for (spec, task), h in outcome.erasures.items()],
             "limited": plan.limited,

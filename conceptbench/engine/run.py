@@ -17,7 +17,7 @@ from conceptbench.engine.generate import Generation
 from conceptbench.engine.images import BASE, FLOOR, ImageSpec
 from conceptbench.engine.judging import Hearing
 from conceptbench.engine.lineup import CHECKPOINT
-from conceptbench.engine.measures import load_measures
+from conceptbench.engine.measures import load_measures, metric_sources
 from conceptbench.engine.plan import EraseUnit, Plan
 from conceptbench.engine.probing import Probing
 from conceptbench.engine.progress import Work
@@ -50,6 +50,7 @@ class Outcome:
         failures: units that failed, with the reason.
         erasures: hash of the weights by (eraser spec, task).
         curves: training curves by (eraser spec, task).
+        metrics: hash of the source by protocol.
         findings: of probes: task, concept, model (hash of the weights, or base), probe and key in the store.
     """
 
@@ -61,6 +62,7 @@ class Outcome:
     erasures: dict[tuple[str, str], str] = field(default_factory=dict)
     curves: dict[tuple[str, str], list[dict[str, float | None]]] = field(default_factory=dict)
     findings: list[dict[str, str]] = field(default_factory=list)
+    metrics: dict[str, str] = field(default_factory=dict)
 
 
 class Runner:
@@ -83,7 +85,7 @@ class Runner:
         self.references = References(self.measures.judges, store)
         self._check()
         self.probing = Probing(base, plan, store, self.session, self.measures.probes, self.outcome.work, collect=collect)
-        self.outcome.findings = self.probing.findings
+        self.outcome.findings, self.outcome.metrics = self.probing.findings, metric_sources(self.measures)
 
     def run(self) -> Outcome:
         """Erases, draws, judges and scores whatever is not in the store; a unit that fails is noted and the rest goes on.

@@ -169,6 +169,8 @@ def test_another_protocol(copy):
         (lambda r: r["suite"].update(name="mimi"), "unknown suite 'mimi'"),
         (lambda r: r["erasers"][0].update(sha256="3" * 64), "eraser negative-prompt:default has source 3333"),
         (lambda r: r["judges"]["mini-clip"].update(sha256="4" * 64), "judge mini-clip has weights 4444"),
+        (lambda r: r["judges"]["mini-clip"].update(preprocessing="none"), "judge mini-clip prepares images by 'none', and the installed one by"),
+        (lambda r: r["metrics"].pop(0), "the manifest does not say which version of metric esr-1@"),
         (lambda r: r.update(base_sha256="5" * 64), "base_sha256 is"),
         (lambda r: r["suite"].update(tasks=["objects"]), "unknown task of suite mini 'objects'; did you mean 'object'?"),
         (lambda r: r["suite"].update(limited=None), "suite mini 1.1 has sha256"),
