@@ -53,19 +53,26 @@ def show(
     results: Annotated[
         list[str] | None, typer.Option("--results", help="[RUN=]FOLDER of a run, or a leaderboard CSV; repeat. Default: of `table run`.")
     ] = None,
+    kept: Annotated[bool, typer.Option("--kept", help="Show the results that come with the package (mini tier).")] = False,
     output: Output = None,
     form: Format = "text",
     force: Force = False,
 ) -> None:
     """Show published figures beside what was measured so far; measures nothing."""
-    from conceptbench.leaderboard.run_results import has_results, read_rows
+    from conceptbench.core.errors import UserInputError
+    from conceptbench.leaderboard.run_results import has_results, kept_results, read_rows
     from conceptbench.leaderboard.spec_files import load_table
 
     _check_format(form)
     spec = load_table(table)
     chosen = spec.tier(tier)
-    folder = output or _folder(spec, tier)
-    given = _given(results, [r.id for r in chosen.runs]) if results else {r.id: folder / r.id for r in chosen.runs if has_results(folder / r.id)}
+    folder, runs = output or _folder(spec, tier), [r.id for r in chosen.runs]
+    if kept and (results or output or tier != "mini"):
+        raise UserInputError("--kept shows the results of the mini tier that come with the package", "leave out --results, --output and --tier")
+    if kept:
+        given = kept_results(spec.id, runs)
+    else:
+        given = _given(results, runs) if results else {run: folder / run for run in runs if has_results(folder / run)}
     _print(_filled(spec, tier, {run: read_rows(path) for run, path in given.items()}, force=force), form)
 
 
