@@ -11,7 +11,7 @@ from conceptbench.core.errors import NotComparableError, UserInputError
 from conceptbench.core.results import TIMED_FIELDS, ResultRow
 from conceptbench.engine.images import BASE
 from conceptbench.leaderboard.published import LEVELS, Cell
-from conceptbench.leaderboard.specs import COUNTS, RUN, Combine, Line, TableSpec, Tier, cells_of, conditions_of, matches, published_of
+from conceptbench.leaderboard.specs import COUNTS, RUN, Combine, Line, TableSpec, Tier, cells_of, conditions_of, matches, printed_like, published_of
 
 Dumped = Mapping[str, Any]
 BESIDE = (*TIMED_FIELDS, "suite_sha256")
@@ -126,8 +126,9 @@ def fill(spec: TableSpec, tier: Tier, results: Mapping[str, Sequence[ResultRow]]
     cells = []
     for row, column in cells_of(spec, tier):
         printed = None if published is None else published.cell(row.label, column.label)
+        like = printed_like(spec, row, column)
         found, usual = _the_row(pool, spec, tier, row, column), digits.get(column.label)
-        measured = None if found is None else _measured(found, row, column, printed, usual)
+        measured = None if found is None else _measured(found, row, column, like, usual)
         of_base = bool(pool) and any(w.get("eraser") == BASE for w in conditions_of(spec, tier, row, column))
         unchanged = _option(row, column, "unchanged") if of_base and found is None else None
         cells.append(TableCell(row.label, column.label, printed, measured, None if unchanged is None else (unchanged, usual or 0)))

@@ -13,7 +13,7 @@ from pydantic import Field, StringConstraints, model_validator
 from conceptbench.core.errors import unknown_name
 from conceptbench.core.results import COLUMNS
 from conceptbench.core.strict import Strict
-from conceptbench.leaderboard.published import LEVELS, PublishedTable, load_published
+from conceptbench.leaderboard.published import LEVELS, Cell, PublishedTable, load_published
 
 Tier = Literal["mini", "paper"]
 TIERS: tuple[Tier, ...] = ("mini", "paper")
@@ -119,6 +119,7 @@ class TableSpec(Strict):
         joined: the last level of the columns is printed as one cell, ``ACC / LPIPS``.
         methods: what is ranked: which level of which axis the methods are, ``rows.0``.
         apart: rows that differ in the first level are never compared: each has suites and judges of its own.
+        added: methods that were added to the paper's (:mod:`conceptbench.leaderboard.adding`): label -> label of the method that it stands beside.
     """
 
     id: str = Field(pattern=r"^[a-z0-9-]+/[a-z0-9.-]+$")
@@ -132,6 +133,7 @@ class TableSpec(Strict):
     joined: bool = False
     methods: str = Field(default="rows.0", pattern=r"^(rows|columns)\.\d$")
     apart: bool = False
+    added: dict[str, str] = {}
 
     def lines(self, axis: Literal["rows", "columns"], tier: Tier) -> Iterator[Line]:
         """Rows or columns, each with its entries."""
@@ -165,9 +167,17 @@ class Line:
 
 def cells_of(spec: TableSpec, tier: Tier) -> list[tuple[Line, Line]]:
     """The cells of a table: those that the published one has, or the whole product."""
-    published = None if spec.published is None else load_published(spec.published)
     columns = list(spec.lines("columns", tier))
-    return [(r, c) for r in spec.lines("rows", tier) for c in columns if published is None or published.cell(r.label, c.label) is not None]
+    return [(r, c) for r in spec.lines("rows", tier) for c in columns if spec.published is None or printed_like(spec, r, c) is not None]
+
+
+def printed_like(spec: TableSpec, row: Line, column: Line) -> Cell | None:
+    """The published number of a cell; for a method that was added, that of the method which it stands beside."""
+    table = published_of(spec)
+    if table is None:
+        return None
+    labels = (LEVELS.join(spec.added.get(entry.label, entry.label) for entry in line.entries) for line in (row, column))
+    return table.cell(*labels)
 
 
 def published_of(spec: TableSpec) -> PublishedTable | None:

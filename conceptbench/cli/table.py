@@ -25,6 +25,10 @@ TierName = Annotated[str, typer.Option("--tier", help="mini (offline, minutes), 
 Format = Annotated[str, typer.Option("--format", help="text, markdown, latex, csv or html.")]
 Force = Annotated[bool, typer.Option("--force", help="Let numbers of different protocol or suite version share a column.")]
 Bases = Annotated[list[str] | None, typer.Option("--base", help="[RUN=]BASE: another base for all runs of the table, or for one; repeat for more.")]
+Erasers = Annotated[
+    list[str] | None,
+    typer.Option("--eraser", "-e", help="Another method beside the paper's, as for `run`: NAME... or FILE.py[:Class]; repeat for more."),
+]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder of the runs and of table.md, .tex, .csv and .html. Default: runs/tables/ID-TIER.")]
 
 
@@ -54,6 +58,8 @@ def show(
         list[str] | None, typer.Option("--results", help="[RUN=]FOLDER of a run, or a leaderboard CSV; repeat. Default: of `table run`.")
     ] = None,
     kept: Annotated[bool, typer.Option("--kept", help="Show the results that come with the package (mini tier).")] = False,
+    eraser: Erasers = None,
+    plugin: options.Plugins = None,
     output: Output = None,
     form: Format = "text",
     force: Force = False,
@@ -61,18 +67,15 @@ def show(
     """Show published figures beside what was measured so far; measures nothing."""
     from conceptbench.core.errors import UserInputError
     from conceptbench.leaderboard.run_results import has_results, kept_results, read_rows
-    from conceptbench.leaderboard.spec_files import load_table
 
     _check_format(form)
-    spec = load_table(table)
+    spec = _spec(table, tier, eraser, plugin)
     chosen = spec.tier(tier)
     folder, runs = output or _folder(spec, tier), [r.id for r in chosen.runs]
     if kept and (results or output or tier != "mini"):
         raise UserInputError("--kept shows the results of the mini tier that come with the package", "leave out --results, --output and --tier")
-    if kept:
-        given = kept_results(spec.id, runs)
-    else:
-        given = _given(results, runs) if results else {run: folder / run for run in runs if has_results(folder / run)}
+    own = {run: folder / run for run in runs if has_results(folder / run)}
+    given = kept_results(spec.id, runs) if kept else _given(results, runs) if results else own
     _print(_filled(spec, tier, {run: read_rows(path) for run, path in given.items()}, force=force), form)
 
 
@@ -81,19 +84,21 @@ def plan_table(
     table: Name,
     tier: TierName = "mini",
     base: Bases = None,
+    eraser: Erasers = None,
     limit: options.Limit = None,
     seed: options.Seed = 0,
     store: options.StorePath = None,
     device: options.Device = "cpu",
+    plugin: options.Plugins = None,
+    precision: options.Precision = "fp32",
 ) -> None:
     """Say what the runs of a table would do: units to make or in the store, images, disk and time. Changes nothing."""
     from conceptbench.engine.preview import preview, total
     from conceptbench.engine.store import Store
-    from conceptbench.leaderboard.spec_files import load_table
 
-    spec = load_table(table)
+    spec = _spec(table, tier, eraser, plugin)
     every = []
-    for run, loaded, made in _planned(spec, tier, base, limit=limit, seed=seed, device=device):
+    for run, loaded, made in _planned(spec, tier, base, limit=limit, seed=seed, device=device, precision=precision):
         figures = preview(made, Store(options.store_root(store)), loaded)
         every.append(figures)
         print(f"{run.id}: suite {made.suite.name} {made.suite.version} on {made.info.id}; {len(made.suite.tasks)} task(s), {len(made.entries)} eraser(s)")
@@ -109,12 +114,16 @@ def run_table(
     table: Name,
     tier: TierName = "mini",
     base: Bases = None,
+    eraser: Erasers = None,
     limit: options.Limit = None,
     output: Output = None,
     seed: options.Seed = 0,
     store: options.StorePath = None,
     device: options.Device = "cpu",
     batch: options.Batch = 32,
+    plugin: options.Plugins = None,
+    precision: options.Precision = "fp32",
+    compiled: options.Compile = False,
     form: Format = "text",
     force: Force = False,
 ) -> None:
@@ -128,12 +137,11 @@ def run_table(
     from conceptbench.core.files import write_text
     from conceptbench.leaderboard.rendering import FORMATS
     from conceptbench.leaderboard.run_results import read_rows
-    from conceptbench.leaderboard.spec_files import load_table
 
     _check_format(form)
-    spec = load_table(table)
+    spec = _spec(table, tier, eraser, plugin)
     folder, failed, results = output or _folder(spec, tier), False, {}
-    for run, loaded, made in _planned(spec, tier, base, limit=limit, seed=seed, device=device):
+    for run, loaded, made in _planned(spec, tier, base, limit=limit, seed=seed, device=device, precision=precision, compiled=compiled):
         print(f"run {run.id} of table {spec.id}: suite {made.suite.name}", file=sys.stderr)
         try:
             carry_out(loaded, made, folder / run.id, options.store_root(store), batch=batch, show=False)
@@ -147,6 +155,19 @@ def run_table(
     print(f"the table in {folder}/ (open table.html)", file=sys.stderr)
     if failed:
         raise typer.Exit(EXIT_FAILED_UNITS)
+
+
+def _spec(table: str, tier: str, erasers: list[str] | None, plugins: list[Path] | None) -> TableSpec:
+    """The table, with further methods."""
+    from conceptbench.core.registry import ERASERS
+    from conceptbench.leaderboard.adding import with_methods
+    from conceptbench.leaderboard.spec_files import load_table
+
+    spec = load_table(table)
+    spec.tier(tier)
+    for path in plugins or ():
+        ERASERS.add_file(path)
+    return with_methods(spec, "mini" if tier == "mini" else "paper", erasers or ())
 
 
 def _folder(spec: TableSpec, tier: str) -> Path:
