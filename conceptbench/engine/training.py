@@ -107,7 +107,8 @@ class TrainingContext:
                 return {n: t.to(self._base.device) for n, t in found[0].items()}
             before = len(self.reference_keys)
             with self._free_of_charge(), self._unchanged():
-                made = make(torch.Generator().manual_seed(training_seed(digest)))
+                # not of the digest: an edited comment would be another draw
+                made = make(torch.Generator().manual_seed(training_seed(name, key_of({"base": info.components, "key": key}))))
                 save_state(path, made, {"key": key, "base": info.components, "reference_keys": self.reference_keys[before:]})
         return made
 

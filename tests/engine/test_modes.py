@@ -15,6 +15,7 @@ from conceptbench.core.errors import BaseChangedError, UserInputError
 from conceptbench.core.manifests import load_suite
 from conceptbench.core.registry import ERASERS
 from conceptbench.core.seeds import training_seed
+from conceptbench.engine import training
 from conceptbench.engine.brought import checkpoint_entries
 from conceptbench.engine.drawing import chosen_part
 from conceptbench.engine.erasing import check_requests, stored_erasure
@@ -336,7 +337,7 @@ def test_a_folders_content_is_part_of_the_key_and_its_images_are_squares(folders
         runner_of(suite, folders["sd1"], tmp_path / "store", [entry("bump,folder=nowhere")])
 
 
-def test_what_is_shared_is_made_once_from_the_unmodified_base(folders, tmp_path):
+def test_what_is_shared_is_made_once_from_the_unmodified_base(folders, tmp_path, monkeypatch):
     made = []
 
     class Shares(Eraser[EraserConfig]):
@@ -370,6 +371,14 @@ def test_what_is_shared_is_made_once_from_the_unmodified_base(folders, tmp_path)
     original = {n: p.data for n, p in runner.base.parameters("kv").items()}
     assert all(torch.equal(m[n], original[n]) for m in made for n in original)
     assert {e.meta["network_evaluations"] for e in (first, second)} == {0}  # not part of what one erasure costs
+    monkeypatch.setattr(training, "shared_source_hash", lambda: "another")
+    _outcome, runner = carry_out(suite, folders, tmp_path / "store", ["shares"])
+    assert len(made) == 2  # the erasures are there
+    for unit in runner.plan.calls():
+        runner.store.erasure_path(unit.key).unlink()
+    _outcome, runner = carry_out(suite, folders, tmp_path / "store", ["shares"])
+    again, _ = erasures(runner).values()
+    assert len(made) == 4 and torch.equal(again.artefacts["x"], first.artefacts["x"])  # made anew by edited code, from the same draws
 
 
 def test_options_that_are_lists_and_texts():
