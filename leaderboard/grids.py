@@ -13,8 +13,8 @@ from conceptbench.leaderboard.published import LEVELS
 
 OUTSIDE = "†"
 DEFINED = "‡"
-NAMED = 8
-"""As many protocols, or other names of one kind, are told at most below a table."""
+NAMED, FIRST = 8, 3
+"""As many protocols, or other names of one kind, are told at most below a table; of more, the first."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,8 @@ def _facts(table: FilledTable) -> list[str]:
     if not rows:
         return [*lines, f"Nothing is measured yet: `conceptbench table run {spec.id} --tier {table.tier}`."]
     missing = sum(c.defined is None and (c.measured is None or c.measured.value is None) for c in table.cells)
-    lines.append(f"{'Second line: m' if spec.published else 'M'}easured on the {table.tier} tier, with 95 % intervals; {_measured_with(rows)}.")
+    intervals = ", with 95 % intervals" if any(c.measured is not None and c.measured.low is not None for c in table.cells) else ""
+    lines.append(f"{'Second line: m' if spec.published else 'M'}easured on the {table.tier} tier{intervals}; {_measured_with(rows)}.")
     if missing:
         lines.append(f"{missing} of {len(table.cells)} cells are not measured.")
     if any(c.defined for c in table.cells):
@@ -215,7 +216,7 @@ def _agreement(a: Agreement) -> str:
 def _measured_with(rows: Sequence[ResultRow]) -> str:
     def distinct(values: Iterable[object]) -> str:
         every = list(dict.fromkeys(str(v) for v in values))
-        return ", ".join(every if len(every) <= NAMED else [*every[: NAMED - 1], f"and {len(every) - NAMED + 1} more, which the CSV names"])
+        return ", ".join(every if len(every) <= NAMED else [*every[:FIRST], f"and {len(every) - FIRST} more, which the CSV names"])
 
     counts = sorted({r.n_scored for r in rows if r.n_scored})
     n = "" if not counts else f"; n {counts[0]}" if len(counts) == 1 else f"; n {counts[0]} to {counts[-1]}"
