@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from conceptbench.core.errors import UserInputError
 from conceptbench.core.manifests import load_suite
@@ -43,7 +43,7 @@ def _with_method(spec: TableSpec, tier: Tier, asked: str, method: LineUpEntry) -
     line_ups = {run.id: _line_up(run, tier) for run in spec.tiers[tier].runs}
     if any(one.spec == method.spec for line_up in line_ups.values() for one in line_up.values()):
         raise UserInputError(f"{method.spec} is in table {spec.id} already", "name another eraser, or another preset or option of it")
-    own = [one.preset for line_up in line_ups.values() for one in line_up.values() if one.label == method.label]
+    own = {(one.label, one.preset) for line_up in line_ups.values() for one in line_up.values()}
     grown = tuple(block if s is None else _grown(block, int(level), s, method, own) for block, s in zip(blocks, found, strict=True))
     runs = tuple(_running(run, line_ups[run.id], tier, siblings, asked) for run in spec.tiers[tier].runs)
     tiers = {**spec.tiers, tier: spec.tiers[tier].model_copy(update={"runs": runs})}
@@ -66,16 +66,20 @@ def _erasers(entry: Entry, tier: Tier) -> set[str]:
     return {str(a) for a in asked} if isinstance(asked, list) else {str(asked)}
 
 
-def _grown(block: Axes, level: int, sibling: Entry, method: LineUpEntry, own: Sequence[str]) -> Axes:
-    """The block with one more entry; an entry of the same eraser goes on to mean the presets that are the table's own."""
+def _grown(block: Axes, level: int, sibling: Entry, method: LineUpEntry, own: Collection[tuple[str, str]]) -> Axes:
+    """The block with one more entry; those of the same eraser go on to mean what is the table's own, (label, preset) of its line-ups."""
 
     def others(where: Where) -> Where:
         return {k: v for k, v in where.items() if k not in METHOD}
 
     def told_apart(entry: Entry) -> Entry:
-        if not any(method.label in _erasers(entry, t) for t in TIERS) or any("preset" in entry.conditions(t) for t in TIERS):
+        named = _erasers(entry, "mini") | _erasers(entry, "paper")
+        if method.label not in named or any("preset" in entry.conditions(t) for t in TIERS):
             return entry
-        return entry.model_copy(update={"where": {**entry.where, "preset": [*own, ""]}})  # the base has none
+        there = sorted({label for label, _ in own if label in named} | named & {BASE})
+        presets = sorted({preset for label, preset in own if label in named})
+        narrow = {"where": {**entry.where, "eraser": there, "preset": [*presets, ""]}}  # the base has none
+        return entry.model_copy(update={**narrow, **{t: {k: v for k, v in getattr(entry, t).items() if k != "eraser"} for t in TIERS}})
 
     new = {"label": method.spec, "where": {**others(sibling.where), "eraser": method.label, "preset": method.preset}}
     entry = sibling.model_copy(update={**new, **{t: others(getattr(sibling, t)) for t in TIERS}})

@@ -179,7 +179,7 @@ class _Derivation:
                 self._problem(f"run {part.folder}: metric {used.protocol} is not what suite {plan.suite.name} measures{_near(used.protocol, installed)}")
             elif here != used.sha256:
                 self._problem(f"run {part.folder}: metric {used.protocol} has source {used.sha256}, and the installed one {here}: another version of it")
-        for protocol in installed.keys() - {used.protocol for used in part.metrics}:
+        for protocol in sorted(installed.keys() - {used.protocol for used in part.metrics}):
             self._problem(f"run {part.folder}: the manifest does not say which version of metric {protocol} was run")
         for name, card in part.cards().items():
             self._judge(part, name, card)

@@ -73,6 +73,7 @@ class _Run:
     board: Board
     records: list[Record]
     cards: dict[str, JudgeCard]
+    metrics: dict[str, str]
 
     @property
     def canonical(self) -> Mapping[str, Any]:
@@ -135,6 +136,7 @@ def _read(folder: Path) -> _Run:
         info = BaseInfo(base["id"], base["family"], base["revision"], base["components"], precision=base["precision"])
         plan = make_plan(suite, info, [], limit=canonical["limited"], split="development" if canonical["development"] else None)
         cards = _cards(canonical["judges"], folder)
+        metrics = {str(m["protocol"]): str(m["source_sha256"]) for m in canonical.get("metrics", ())}
     except (ValidationError, KeyError, TypeError, AttributeError) as error:
         raise UserInputError(f"no readable results in {folder}: {error!r}", HINT) from error
     found = {p.row.suite_sha256 for p in board.rows}
@@ -143,7 +145,7 @@ def _read(folder: Path) -> _Run:
             f"{folder}: its rows are of suite {', '.join(sorted(found))}, and its suite with today's concepts and prompts is {plan.content_key()}",
             f"a concept or prompt was edited since; {AGAIN.partition(':')[0]}",
         )
-    return _Run(folder, document, plan, board, list(read_records(folder)), cards)
+    return _Run(folder, document, plan, board, list(read_records(folder)), cards, metrics)
 
 
 def _cards(documents: Mapping[str, Mapping[str, Any]], folder: Path) -> dict[str, JudgeCard]:
@@ -238,8 +240,7 @@ def _keys(run: _Run) -> dict[str, Collection[str]]:
 
 def _metrics_used(run: _Run, measures: Measures) -> tuple[MetricUsed, ...]:
     """Every metric with the hash of its source when it was run, which is today's."""
-    ran = {m["protocol"]: str(m["source_sha256"]) for m in run.canonical.get("metrics", ())}
-    other = [protocol for protocol, sha256 in metric_sources(measures).items() if ran.get(protocol) != sha256]
+    other = [protocol for protocol, sha256 in metric_sources(measures).items() if run.metrics.get(protocol) != sha256]
     if other:
         raise UserInputError(f"{run.folder}: the source of {len(other)} metric(s) was another when it ran: {', '.join(other[:3])}", AGAIN)
-    return tuple(MetricUsed(protocol=protocol, sha256=sha256) for protocol, sha256 in ran.items())
+    return tuple(MetricUsed(protocol=protocol, sha256=sha256) for protocol, sha256 in run.metrics.items())

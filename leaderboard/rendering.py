@@ -56,18 +56,7 @@ def _md_cell(cell: Text) -> str:
 _TEX = {
     **{c: f"\\{c}" for c in "&%$#_{}"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"},
-    **{
-        "±": r"$\pm$",
-        "–": "--",
-        "−": "$-$",
-        "†": r"$\dagger$",
-        "‡": r"$\ddagger$",
-        "Δ": r"$\Delta$",
-        "θ": r"$\theta$",
-        "λ": r"$\lambda$",
-        "τ": r"$\tau$",
-        "Σ": r"$\Sigma$",
-    },
+    **{"±": r"$\pm$", "–": "--", "−": "$-$", "†": r"$\dagger$", "Δ": r"$\Delta$", "θ": r"$\theta$", "λ": r"$\lambda$", "τ": r"$\tau$", "Σ": r"$\Sigma$"},
     **{"φ": r"$\phi$", "‖": r"$\Vert$", "·": r"$\cdot$", "→": r"$\to$", "×": r"$\times$", "≤": r"$\le$", "‡": r"$\ddagger$"},
 }
 

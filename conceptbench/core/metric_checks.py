@@ -134,7 +134,7 @@ def watch_problem(kind: type[Quantity], spec: MetricSpec, watch: Watch | None) -
     if not (issubclass(kind, ErasureMetric) and kind.watched):
         return ""
     if watch is None:
-        return f"metric {spec.metric!r} reads what is watched in a training, and the suite watches nothing: add `watch: {{judge: {spec.judge}}}`"
+        return f"metric {spec.metric!r} reads what is watched in a training, and the suite watches nothing: add `watch: {{judge: {spec.judge or 'NAME'}}}`"
     if spec.judge is not None and spec.judge != watch.judge:
         return f"metric {spec.metric!r} has the judge {spec.judge!r}, and {watch.judge!r} watches: name one in both"
     texts = [one.options["text"] for one in spelled_out(spec) if one.options.get("text")]

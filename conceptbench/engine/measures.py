@@ -128,7 +128,7 @@ def _measure(spec: MetricSpec, card_of: Callable[[str], JudgeCard]) -> Measure[A
     limited = limit_problem(kind, spec)
     if limited:
         raise UserInputError(limited, f"it is limited to {', '.join(spec.concepts)}")
-    return Measure(kind(_options(kind, spec), _card(kind, spec, card_of)), spec.judge or "", spec.concepts)
+    return Measure(kind(options_of(kind, spec), _card(kind, spec, card_of)), spec.judge or "", spec.concepts)
 
 
 def _check_watched(suite: Suite) -> None:
@@ -175,7 +175,12 @@ def _card(kind: type[Quantity], spec: MetricSpec, card_of: Callable[[str], Judge
     return card
 
 
-def _options(kind: type[Quantity], spec: MetricSpec) -> Any:
+def options_of(kind: type[Quantity], spec: MetricSpec) -> Any:
+    """A metric's options as the suite has them.
+
+    Raises:
+        UserInputError: one is wrong.
+    """
     try:
         return kind.Config(**spec.options)
     except ValueError as error:

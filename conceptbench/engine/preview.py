@@ -107,14 +107,14 @@ def _unprobed(plan: Plan, store: Store, base: Base, erasures: Mapping[str, Erasu
     probing = Probing(base, plan, store, Session(), probes_of(plan.suite), Work(), collect=True)
     if not probing.probes:
         return 0, []
-    found = dict(one for task in plan.suite.tasks for one in probing.planned(task, BASE))
-    unknown: list[Probe] = []
+    models, unknown = [(task, BASE) for task in plan.suite.tasks], list[Probe]()
     for unit in plan.erasures:
         stored = erasures[unit.key]
         if stored is None:
-            unknown += [probe for _, probe in probing.planned(unit.task, "")]
+            unknown += [probe for probe, _ in probing.asked(unit.task)]
         else:
-            found.update(probing.planned(unit.task, stored.restoring(unit.task.restored, unit.task.restore_with).weights_hash()))
+            models.append((unit.task, stored.restoring(unit.task.restored, unit.task.restore_with).weights_hash()))
+    found = {probing.key(probe, request, model): probe for task, model in models for probe, request in probing.asked(task)}
     return len(found) + len(unknown), [probe for key, probe in found.items() if not path_of(store, key).exists()] + unknown
 
 

@@ -23,7 +23,7 @@ from conceptbench.engine.erasing import training_threads
 from conceptbench.engine.generate import reference_images
 from conceptbench.engine.images import BASE, library_versions
 from conceptbench.engine.lineup import shared_source_hash
-from conceptbench.engine.measures import NO_JUDGE, Measure
+from conceptbench.engine.measures import NO_JUDGE, Measure, options_of
 from conceptbench.engine.plan import Plan
 from conceptbench.engine.progress import Work
 from conceptbench.engine.session import Session
@@ -59,7 +59,7 @@ def read_finding(store: Store, key: str) -> Probed | None:
 def probes_of(suite: Suite) -> list[Measure[Probe]]:
     """The probes of a suite; they ask no judge."""
     kinds = [(spec, METRICS.load(spec.metric)) for spec in every_metric(suite.metrics)]
-    return [Measure(kind(kind.Config.model_validate(s.options), NO_JUDGE), "", s.concepts) for s, kind in kinds if issubclass(kind, Probe)]
+    return [Measure(kind(options_of(kind, spec), NO_JUDGE), "", spec.concepts) for spec, kind in kinds if issubclass(kind, Probe)]
 
 
 class Probing:
@@ -85,6 +85,7 @@ class Probing:
         self.findings: list[dict[str, str]] = []
         self.failures: list[dict[str, str]] = []
         self._prepared: dict[tuple[str, str, str], dict[str, NDArray[Any]]] = {}
+        self._asked: dict[str, list[tuple[Probe, ProbeRequest]]] = {}
 
     def of(self, task: Task, model: str, unit: str, eraser: str) -> Found:
         """What the probes find in the model as it is now.
@@ -98,7 +99,7 @@ class Probing:
         if model == BASE:
             self.prepare(task, model, unit, eraser)
         found: Found = {}
-        for probe, request in self._all(task):
+        for probe, request in self.asked(task):
             key = self.key(probe, request, model)
             probed = read_finding(self.store, key)
             if probed is None and not self.collect and self._mine(key):
@@ -109,13 +110,9 @@ class Probing:
                 self.findings.append({"task": task.id, "concept": request.concept.name, "model": model, "probe": probe.protocol, "key": key})
         return found
 
-    def planned(self, task: Task, model: str) -> list[tuple[str, Probe]]:
-        """What is to be found of a model in a task: the key of each finding, and its probe."""
-        return [(self.key(probe, request, model), probe) for probe, request in self._all(task)]
-
     def prepare(self, task: Task, model: str, unit: str, eraser: str) -> None:
         """Asks the unmodified base for what probes will need of it; before an erasure of that hash is applied."""
-        for probe, request in self._all(task):
+        for probe, request in self.asked(task):
             place = probe.protocol, task.id, request.concept.name
             key = self.key(probe, request, model)
             if place not in self._prepared and not self.collect and self._mine(key) and read_finding(self.store, key) is None:
@@ -135,10 +132,11 @@ class Probing:
             what = f"{probe.id} of {request.concept.name}"
             self.failures.append({"eraser": eraser, "task": task.id, "reason": f"{what}: {reason}", "unit": f"{unit}: {what}"})
 
-    def _all(self, task: Task) -> Iterator[tuple[Probe, ProbeRequest]]:
-        for measure in self.probes:
-            for request in self._requests(measure, task):
-                yield measure.metric, request
+    def asked(self, task: Task) -> list[tuple[Probe, ProbeRequest]]:
+        """Every probe with every concept of the task that it is about; the same for all models."""
+        if task.id not in self._asked:
+            self._asked[task.id] = [(m.metric, request) for m in self.probes for request in self._requests(m, task)]
+        return self._asked[task.id]
 
     def key(self, probe: Probe, request: ProbeRequest, model: str) -> str:
         """The content key of what a probe finds: its source and options, the model, and what it is asked about."""

@@ -46,6 +46,14 @@ def test_another_preset_of_a_method_of_the_table_does_not_change_its_row(tmp_pat
     assert table.tiers["mini"].runs[0].erasers == ("uce", "esd-x", "esd-x:paper")
 
 
+def test_a_row_that_may_be_of_several_erasers_stays_what_it_is(tmp_path):
+    runs = {"mini": {"mapping": "m", "runs": [{"suite": "mini", "erasers": ["uce", "ca-xattn"]}]}}
+    axes = [[[{"label": "A", "where": {"eraser": "uce"}}, {"label": "B", "where": {"eraser": ["base", "ca", "ca-xattn"]}}]]]
+    table = with_methods(spec(tmp_path, tiers=runs, rows=axes), "mini", ["ca"])
+    rows = rows_of(("uce", "mini", 0.1), ("ca-xattn", "mini", 0.2), ("ca", "mini", 0.3))
+    assert {c.row: c.measured.value for c in fill(table, "mini", {"main": rows}).cells if c.column == "E"} == {"A": 10.0, "B": 20.0, "ca:mini": 30.0}
+
+
 def test_it_has_the_scale_and_the_place_of_the_method_that_it_stands_beside():
     table = with_methods(load_table("kpop/2"), "mini", ["sdd"])
     one = row(eraser="sdd-x", task="*", value=0.5, spread=0.02)

@@ -87,6 +87,7 @@ def test_runs_that_contradict_are_refused(run, changed, tmp_path):
         (lambda d: d["canonical"].pop("base"), "no readable results"),
         (lambda d: d["canonical"]["metrics"][0].update(source_sha256="6" * 64), r"the source of 1 metric\(s\) was another when it ran: esr-1@"),
         (lambda d: d["canonical"].pop("metrics"), "metric.*was another when it ran"),
+        (lambda d: d["canonical"].update(metrics=[1]), "no readable results"),
         (lambda d: d.update(store="/nowhere", findings=[{"key": "x"}]), "the store of .* is not at /nowhere"),
     ],
 )
