@@ -24,6 +24,7 @@ from conceptbench.core import manifests
 from conceptbench.core.strict import Strict
 from conceptbench.engine import lineup
 from conceptbench.judges import clip, giphy, imagenet, inception, resnet18
+from conceptbench.models.base import Base
 
 SHORT = {
     **{"warmup": 0, "steps": 1, "batch": 1, "bank": 2, "images": 2, "denoising_steps": 2, "texts": 1},
@@ -116,8 +117,9 @@ def put_in_place(root: Path, patch: pytest.MonkeyPatch) -> None:
     for name in ("ViT-B-32", "ViT-B-32-quickgelu"):
         patch.setitem(open_clip.factory._MODEL_CONFIGS, name, CLIP)
     patch.setattr(clip, "weights_file", lambda *_: (root / "clip.safetensors", {}))
-    for judge, rows in ((imagenet, "BATCH"), (clip, "BATCH"), (resnet18, "ROWS"), (inception, "ROWS")):
-        patch.setattr(judge, rows, 2)  # forwards are filled up to so many
+    patch.setattr(Base, "exact_rows", 16)  # forwards are filled up to so many
+    for judge, name, rows in ((imagenet, "BATCH", 4), (clip, "BATCH", 4), (resnet18, "ROWS", 4), (inception, "ROWS", 1)):
+        patch.setattr(judge, name, rows)
     get_model = torchvision.models.get_model
     patch.setattr(torchvision.models, "resnet18", basic)
     patch.setattr(torchvision.models, "get_model", lambda name: bottleneck() if name == "resnet50" else get_model(name))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from calling import call
+from tabular import write_spec
 
 from conceptbench.leaderboard.cells import fill
 from conceptbench.leaderboard.rendering import to_markdown
@@ -50,9 +51,13 @@ def test_the_command(monkeypatch, capsys):
     [
         (("selective-amnesia/4", "--tier", "paper"), "leave out --results, --output and --tier"),
         (("kpop/2", "--results", "x"), "leave out --results"),
-        (("selective-amnesia/4",), "unknown tier of table selective-amnesia/4 'mini'"),
     ],
 )
 def test_what_is_not_kept(arguments, expected, monkeypatch, capsys):
     code, _, err = call("table", "show", *arguments, "--kept", monkeypatch=monkeypatch, capsys=capsys)
     assert code == 2 and expected in err
+
+
+def test_a_table_of_ones_own_has_no_kept_results(tmp_path, monkeypatch, capsys):
+    code, _, err = call("table", "show", write_spec(tmp_path), "--kept", monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 2 and "no results of table mine/1 are kept" in err and "conceptbench table run mine/1" in err
