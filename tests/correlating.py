@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
-import pytest
 import tiny
 import torch
 
@@ -33,9 +30,7 @@ def delta(base, batch):
 
 def short(family, folder):
     """A tiny base whose prompts are 8 tokens long: beside the empty prompt 3 others fit into its 32 dimensions."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiny, "tokenizer", functools.partial(tiny.tokenizer, length=8))
-        return load_base(str(tiny.save(family, folder)))
+    return load_base(str(tiny.save(family, folder, length=8)))
 
 
 def states(base, *texts):

@@ -69,10 +69,10 @@ def scheduler(**kwargs) -> DDIMScheduler:
 
 
 def pipeline(family: str, width: int = 32, length: int = 16):
-    """One of a family; width of the text states and length of a text in tokens for those with one encoder."""
+    """One of a family; width of the text states (of those with one encoder) and length of a text in tokens."""
     torch.manual_seed(0)
     if family == "sdxl":
-        first, second = tokenizer(), tokenizer(pad="!</w>")
+        first, second = tokenizer(length=length), tokenizer(pad="!</w>", length=length)
         one, two = CLIPTextModel(_text_config(first, 16)), CLIPTextModelWithProjection(_text_config(second, 16))
         unet = _unet(
             32,

@@ -74,13 +74,14 @@ def write_run(folder: Path, settings: Settings, limit: int | None, models: int, 
         rows: if set, the last model's rows are written again under other names until there are so many.
     """
     from benchmarks.measuring import planned
-    from conceptbench.engine.measures import load_measures
+    from conceptbench.engine.measures import load_measures, metric_sources
     from conceptbench.engine.provenance import write_results
     from conceptbench.engine.run import Outcome
     from conceptbench.engine.store import Store
 
     _, plan = planned(settings, limit=limit)
-    judges = load_measures(plan.suite).judges
+    measures = load_measures(plan.suite)
+    judges = measures.judges
     records = [r for i in range(models + 1) for r in records_of(plan, judges, "base" if i == 0 else f"m{i}", random.Random(i))]
     made = rows_of(plan, judges, records, folder / "evidence")
     own_rows, own_records = [r for r in made if r.eraser == f"m{models}"], [r for r in records if r.eraser == f"m{models}"]
@@ -89,7 +90,7 @@ def write_run(folder: Path, settings: Settings, limit: int | None, models: int, 
         name = f"m{models + 1 + n}"
         made += [r.model_copy(update={"eraser": name}) for r in own_rows]
         records += [replace(r, eraser=name) for r in own_records]
-    outcome = Outcome(plan, made[: rows or None], records)
+    outcome = Outcome(plan, made[: rows or None], records, metrics=metric_sources(measures))
     write_results(outcome, judges, folder, Store(folder / "store"), [])
     return len(outcome.rows)
 

@@ -79,7 +79,7 @@ def test_precision_is_part_of_a_finding(tmp_path, folders):
     from dataclasses import replace
 
     runner = runner_of(suite_with(tmp_path, {"metric": "weight_probe"}), folders["sd1"], tmp_path / "store", [])
-    probe, request = next(runner.probing._all(runner.plan.suite.tasks[0]))
+    probe, request = runner.probing.asked(runner.plan.suite.tasks[0])[0]
     keys = {runner.probing.key(probe, request, "base")}
     runner.base.info = replace(runner.base.info, precision="bf16")
     assert runner.probing.key(probe, request, "base") not in keys
